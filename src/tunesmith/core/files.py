@@ -20,7 +20,7 @@ from tunesmith.core.errors import Mistake
 
 _PARTIAL = ".partial"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-_NO_ENTRY = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+_NO_ENTRY = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 
 @contextlib.contextmanager
@@ -59,7 +59,7 @@ def lock(path: Path, *, wait: bool = True, remedy: str = "") -> Iterator[None]:
     Waits for its turn; with ``wait=False`` raises Mistake at once when another process holds it.
     """
     with disk_mistakes(path, remedy):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
@@ -82,7 +82,7 @@ def atomic_folder(target: Path, *, remedy: str = "") -> Iterator[Path]:
     read-only disk raises Mistake; `remedy` says what to type then.
     """
     with disk_mistakes(target, remedy):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         _sweep(target)
         partial, handle = _claim(target)
         try:
@@ -97,7 +97,7 @@ def atomic_folder(target: Path, *, remedy: str = "") -> Iterator[Path]:
 def atomic_write(path: Path, text: str | bytes, *, remedy: str = "") -> None:
     """Write a whole file (UTF-8 when text) or leave what was there; a reader never sees half of it."""
     with disk_mistakes(path, remedy):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         _sweep(path)
         partial = _partial_name(path)
         try:
@@ -110,6 +110,13 @@ def atomic_write(path: Path, text: str | bytes, *, remedy: str = "") -> None:
             _sync(path.parent)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # the one case in which the system does not call a file in the way by its name
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
 
 
 def _partial_name(target: Path) -> Path:
