@@ -1,0 +1,147 @@
+"""What every test may use: an environment without network or telemetry, and models made on the spot."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    ToyModel = Callable[..., PreTrainedModel]
+
+_HOME_OF_THE_PERSON = os.environ.get("TUNESMITH_HOME", "")
+_HOME = tempfile.mkdtemp(prefix="tunesmith-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+# Set at import, before any test module imports torch or transformers, which read some of these once.
+os.environ.update(
+    TUNESMITH_HOME=_HOME,
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    DO_NOT_TRACK="1",
+    TOKENIZERS_PARALLELISM="false",
+    MPLBACKEND="Agg",
+)
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful toy<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""ChatML with a default system prompt, letter for letter the form of SmolLM2's template."""
+
+_TEXT = (
+    "Is this movie review positive or negative? The film was wonderful, funny and moving, and the acting was great. "
+    "The plot was dull, the jokes were bad and nothing worked. You are a helpful toy system user assistant. "
+    "What is the capital of France? Summarize the following dialogue in one sentence, please, as well as you can. "
+)
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test marked `network` use the package registry, and keep what it pulls in the person's own cache."""
+    for name in ("HF_HUB_OFFLINE", "TUNESMITH_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    if _HOME_OF_THE_PERSON:
+        monkeypatch.setenv("TUNESMITH_HOME", _HOME_OF_THE_PERSON)
+    else:
+        monkeypatch.delenv("TUNESMITH_HOME")
+
+
+@pytest.fixture(scope="session")
+def toy_tokenizer() -> PreTrainedTokenizerBase:
+    """A byte-level BPE of about 400 tokens: any text goes in and comes out unchanged; ids 0, 1, 2 as in SmolLM2."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([_TEXT] * 2, trainer)
+    toy: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers has none
+        tokenizer_object=tokenizer,
+        unk_token="<|endoftext|>",
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        clean_up_tokenization_spaces=False,
+    )
+    toy.chat_template = CHAT_TEMPLATE
+    return toy
+
+
+@pytest.fixture(scope="session")
+def toy_model(toy_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
+    """Make a random model of a kind: ``toy_model("gemma2", num_hidden_layers=1, seed=3)``.
+
+    Kinds: llama, mistral, qwen2, qwen3, gemma2, phi3, gpt2. float32, evaluation mode, two layers of width 32, weights
+    wide enough (0.2) that logits differ by whole nats and a wrong mask or position shows. More keys go to the config.
+    """
+    import torch
+    import transformers
+
+    def make(kind: str = "llama", *, seed: int = 0, **keys: Any) -> PreTrainedModel:
+        common = {
+            "vocab_size": len(toy_tokenizer),
+            "bos_token_id": toy_tokenizer.bos_token_id,
+            "eos_token_id": toy_tokenizer.eos_token_id,
+            "pad_token_id": toy_tokenizer.pad_token_id,
+            "initializer_range": 0.2,
+            "tie_word_embeddings": True,
+        }
+        if kind == "gpt2":
+            config = transformers.GPT2Config(
+                **{**common, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
+                | {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+                | keys
+            )
+        else:
+            classes = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma2": "Gemma2"}
+            config = getattr(transformers, f"{(classes | {'phi3': 'Phi3'})[kind]}Config")(
+                **{**common, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+                | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512}
+                | keys
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            automatic: Any = transformers.AutoModelForCausalLM
+            model: PreTrainedModel = automatic.from_config(config, dtype=torch.float32)
+        model.eval()
+        return model
+
+    return make
+
+
+@pytest.fixture
+def toy_llama(toy_model: ToyModel) -> PreTrainedModel:
+    """A fresh random Llama, the same weights every time."""
+    return toy_model("llama")
+
+
+@pytest.fixture(scope="session")
+def toy_folder(
+    toy_model: ToyModel, toy_tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The toy Llama and its tokenizer on disk, as `load` and a task file's `model:` take it. Only to be read."""
+    folder = tmp_path_factory.mktemp("toy") / "toy-llama"
+    toy_model("llama").save_pretrained(folder)
+    toy_tokenizer.save_pretrained(folder)
+    return folder
