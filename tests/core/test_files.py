@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith.core.errors import Mistake
-from tunesmith.core.files import atomic_folder, atomic_write, disk_mistakes, lock
+from tunesmith.core.files import atomic_folder, atomic_write, disk_mistakes, lock, made_once
 
 HALF_A_FOLDER = """
 import sys, time
@@ -168,3 +168,20 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
             pass
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_folder_is_made_once_even_when_two_ask_at_once(tmp_path: Path) -> None:
+    made: list[Path] = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        time.sleep(0.02)
+        (folder / "content").touch()
+
+    askers = [threading.Thread(target=made_once, args=(tmp_path / "it", make)) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert len(made) == 1
+    assert names(tmp_path / "it") == ["content"]

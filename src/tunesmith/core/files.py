@@ -13,7 +13,7 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tunesmith.core.errors import Mistake
@@ -92,6 +92,20 @@ def atomic_folder(target: Path, *, remedy: str = "") -> Iterator[Path]:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             os.close(handle)
+
+
+def made_once(target: Path, make: Callable[[Path], None], *, remedy: str = "") -> Path:
+    """The folder `target`, filled by `make` the first time it is asked for and only read after.
+
+    Two processes may ask at once: the second waits and finds what the first made. Raises what `make` raises, and
+    nothing is left then; a folder that is there is taken from a read-only disk too.
+    """
+    if not target.is_dir():
+        with lock(target.with_name(f".{target.name}.lock"), remedy=remedy):
+            if not target.is_dir():
+                with atomic_folder(target, remedy=remedy) as partial:
+                    make(partial)
+    return target
 
 
 def atomic_write(path: Path, text: str | bytes, *, remedy: str = "") -> None:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from tunesmith.core.errors import Mistake
-from tunesmith.core.files import atomic_folder, lock
+from tunesmith.core.files import made_once
 
 REMEDY = "set TUNESMITH_HOME to a folder with room that can be written"
 _TRUE = {"1", "true", "yes", "on"}
@@ -47,27 +47,15 @@ def fetch_package(
     full or read-only.
     """
     folder = cache_home() / "packages" / f"{name}-{version}-{sha256[:12]}"
-    if found := _archive(folder):
-        return found
-    if _without_network(offline):
+    if not folder.is_dir() and _without_network(offline):
         once = f"type `{command}`" if command else "run this"
         raise Mistake(f"{name}=={version} is not in {cache_home()} and we are offline; {once} once with a network")
-    with lock(folder.with_name(f".{folder.name}.lock"), remedy=REMEDY):
-        if not (found := _archive(folder)):
-            with atomic_folder(folder, remedy=REMEDY) as partial:
-                _download(partial, name, version, sha256, source)
-            found = _archive(folder)
-    if found is None:
-        raise RuntimeError(f"{folder}: empty after a download that went well")
-    return found
+    made_once(folder, lambda partial: _download(partial, name, version, sha256, source), remedy=REMEDY)
+    return next(iter(folder.iterdir()))
 
 
 def _without_network(asked: bool | None) -> bool:
     return offline() if asked is None else asked
-
-
-def _archive(folder: Path) -> Path | None:
-    return next(iter(sorted(folder.glob("*"))), None) if folder.is_dir() else None
 
 
 def _download(folder: Path, name: str, version: str, sha256: str, source: bool) -> None:
@@ -79,7 +67,7 @@ def _download(folder: Path, name: str, version: str, sha256: str, source: bool) 
     command = [sys.executable, "-m", "pip", "download", *options, *kind, "--dest", str(folder), "-r", str(requirement)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     requirement.unlink()
-    archive = _archive(folder)
+    archive = next(iter(folder.iterdir()), None)
     got = sha256_of(archive) if archive else _hash_in(done.stdout + done.stderr)
     if got and got != sha256:
         raise Mistake(f"{name}=={version}: got sha256 {got}; expected {sha256}; not kept: check the registry pip uses")
