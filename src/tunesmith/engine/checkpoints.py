@@ -1,0 +1,108 @@
+"""Checkpoints that are whole or absent, hold everything a run needs to go on bit for bit, and contain no pickle.
+
+    checkpoints/step-000100/weights.safetensors     what trains, by parameter name
+                            optimizer.safetensors   the optimizer's tensors, by parameter number and name
+                            state.json              step, losses the guard remembers, the caller's own state
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tunesmith.core.errors import Mistake
+from tunesmith.core.files import atomic_folder
+from tunesmith.engine.loop import Guard
+
+KEEP = 2
+"""Checkpoints kept: the latest, and the one before it should the disk have lied about the latest."""
+
+
+def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters that train, each once (tied ones under their first name)."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def save(
+    folder: Path, step: int, model: nn.Module, guard: Guard, state: dict[str, Any], best: dict[str, Tensor] | None = None
+) -> Path:
+    """Write the checkpoint of `step` below `folder` and drop all but the last two.
+
+    `state` is the caller's, plain JSON; `best` the weights that validated best so far, by name.
+
+    Raises Mistake when the disk is full or read-only; earlier checkpoints stay.
+    """
+    target = folder / f"step-{step:06d}"
+    with atomic_folder(target, remedy="set output_dir to a place with room") as new:
+        save_file({name: p.detach().contiguous() for name, p in trained(model)}, new / "weights.safetensors")
+        tensors, plain = _flatten(guard.optimizer)
+        save_file({**tensors, "rng": torch.get_rng_state()}, new / "optimizer.safetensors")
+        if best is not None:
+            save_file({name: tensor.contiguous() for name, tensor in best.items()}, new / "best.safetensors")
+        told = {"step": step, "optimizer": plain, "losses": list(guard.losses), "bad": guard.bad, "state": state}
+        (new / "state.json").write_text(json.dumps(told), encoding="utf-8")
+    for old in _all(folder)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint below `folder`, None when there is none."""
+    found = _all(folder)
+    return found[-1] if found else None
+
+
+def load(
+    checkpoint: Path, model: nn.Module, guard: Guard
+) -> tuple[int, dict[str, Any], dict[str, Tensor] | None]:
+    """Put model, optimizer, random state and guard back; returns the step, the caller's state and the best weights.
+
+    Raises Mistake when the checkpoint belongs to another method or model.
+    """
+    weights = load_file(checkpoint / "weights.safetensors")
+    ours = dict(trained(model))
+    if weights.keys() != ours.keys() or any(weights[name].shape != ours[name].shape for name in ours):
+        raise Mistake(f"{checkpoint}: made with another model or method; choose another output_dir or remove the folder")
+    for name, parameter in ours.items():
+        parameter.data.copy_(weights[name])
+    tensors = load_file(checkpoint / "optimizer.safetensors")
+    torch.set_rng_state(tensors.pop("rng"))
+    told = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    _unflatten(guard.optimizer, tensors, told["optimizer"])
+    guard.losses.extend(told["losses"])
+    guard.bad = told["bad"]
+    guard.keep(told["step"])
+    best = checkpoint / "best.safetensors"
+    return told["step"], told["state"], load_file(best) if best.exists() else None
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-[0-9]*"))
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
+    for key, slots in state["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"{key}.{name}"] = value.contiguous()
+            else:
+                plain[f"{key}.{name}"] = value
+    return tensors, plain
+
+
+def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+    slots: dict[int, dict[str, Any]] = {}
+    for place, value in [*tensors.items(), *plain.items()]:
+        key, name = place.split(".", 1)
+        slots.setdefault(int(key), {})[name] = value
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,152 @@
+"""The one training loop: a generator that takes a step and yields what happened; everything else stands outside it.
+
+Where batches come from is the caller's affair: `batches(step)` gives the packs of an optimizer step, from a data set in an
+order that follows from the seed, or from rollouts that were made a moment ago. Since it depends on the step alone, a run
+resumes by starting at another step.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tunesmith.core.errors import Mistake
+from tunesmith.engine.forward import forward
+from tunesmith.engine.optimizers import factor
+from tunesmith.engine.packing import PackedBatch
+from tunesmith.engine.prepare import Prepared
+
+PATIENCE_WITH_NAN = 5
+"""Bad steps in a row after which a run is given up: it has diverged, and skipping batches will not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one optimizer step did. `loss` is the mean over its targets (nats a token, for sft); `event` is "" or a warning."""
+
+    number: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    metrics: dict[str, float]
+    event: str = ""
+
+
+@dataclass(slots=True)
+class Plan:
+    """The numbers of a run: how many steps, how fast, how carefully."""
+
+    steps: int
+    learning_rate: float
+    lr_scheduler_type: str = "cosine"
+    warmup_ratio: float = 0.05
+    max_grad_norm: float = 1.0
+
+
+@dataclass(slots=True)
+class Guard:
+    """Remembers a good state, and goes back to it when the loss is no number or leaps.
+
+    A step whose loss or gradient is not finite is not applied, so the weights before it are the last good ones. A loss far
+    above what was usual (`leap` times the median of the last 32, plus 1 nat) means that an earlier update did harm: weights
+    and optimizer go back to the state kept last, at the latest `keep_every` steps ago.
+    """
+
+    parameters: list[Tensor]
+    optimizer: torch.optim.Optimizer
+    keep_every: int = 25
+    leap: float = 3.0
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=32))
+    bad: int = 0
+    kept: tuple[int, list[Tensor], dict[str, Any]] | None = None
+
+    def keep(self, number: int) -> None:
+        """Remember the present state as good."""
+        self.kept = (number, [p.detach().clone() for p in self.parameters], copy.deepcopy(self.optimizer.state_dict()))
+
+    def judge(self, loss: float, norm: float) -> str:
+        """Say what is wrong with a step that is about to be applied, "" when nothing is."""
+        usual = statistics.median(self.losses) if len(self.losses) >= 16 else math.inf
+        event = ""
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            event = f"loss {loss:.3g}, gradient norm {norm:.3g}: step not applied, back at the last good weights"
+        elif loss > self.leap * usual + 1.0 and self.kept is not None:
+            event = f"loss leapt to {loss:.3g} from {usual:.3g}: back to the weights of step {self.kept[0]}"
+            for parameter, good in zip(self.parameters, self.kept[1], strict=True):
+                parameter.data.copy_(good)
+            self.optimizer.load_state_dict(copy.deepcopy(self.kept[2]))
+        self.bad = self.bad + 1 if event else 0
+        if self.bad >= PATIENCE_WITH_NAN:
+            raise Mistake(f"training diverged ({event}), {self.bad} steps in a row; try a third of the learning rate")
+        if not event:
+            self.losses.append(loss)
+        return event
+
+
+def run(
+    prepared: Prepared,
+    objective: ModuleType,
+    config: Any,
+    batches: Callable[[int], Sequence[PackedBatch]],
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    guard: Guard,
+    *,
+    start: int = 0,
+    on_step: Callable[[Any, int], None] | None = None,
+) -> Iterator[Step]:
+    """Take steps `start + 1 … plan.steps`, yielding after each; the caller may stop at any time.
+
+    The gradient of a step is that of the sum over all its packs divided by their common count, so packing, accumulation and
+    batch size give the same update. Raises Mistake when a step has nothing to learn from, or when training diverges.
+    """
+    for number in range(start + 1, plan.steps + 1):
+        rate = plan.learning_rate * factor(
+            number - 1, plan.steps, warmup_ratio=plan.warmup_ratio, shape=plan.lr_scheduler_type
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        prepared.model.train()
+        total, count, tokens, sums = 0.0, 0.0, 0, dict[str, float]()
+        for batch in batches(number):
+            batch = batch.to(prepared.device)
+            loss, targets, metrics = objective.loss(forward(prepared, batch), batch, config)
+            loss.backward()
+            total, count, tokens = total + float(loss.detach()), count + float(targets), tokens + len(batch.tokens)
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+        if count == 0:
+            raise Mistake(f"step {number} has no trained tokens; see the receipt, and raise max_length if rows are cut")
+        norm = _average_and_clip(guard.parameters, count, plan.max_grad_norm)
+        event = guard.judge(total / count, norm)
+        if not event:
+            optimizer.step()
+            if on_step is not None:
+                on_step(prepared.model, number)
+        optimizer.zero_grad(set_to_none=True)
+        if number % guard.keep_every == 0 and not event:
+            guard.keep(number)
+        prepared.model.eval()
+        yield Step(
+            number, total / count, rate, norm, tokens, {name: value / count for name, value in sums.items()}, event
+        )
+
+
+def _average_and_clip(parameters: list[Tensor], count: float, limit: float) -> float:
+    """Divide summed gradients by their count and clip them to `limit`; returns the norm before clipping."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not grads:
+        raise Mistake("no gradient reached a trained weight; the method's targets take no part in the loss")
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) / count
+    torch._foreach_mul_(grads, min(1.0, limit / (norm + 1e-6)) / count)
+    return norm

@@ -1,0 +1,205 @@
+"""Sequences laid end to end without padding, and a beginning that several share laid down once.
+
+A segment sees its own earlier tokens and everything its ancestors hold, nothing else. Rows that begin alike (an
+instruction, a block of shots, the prompt of several candidate answers) become children of one parent segment, so the
+common part is computed once, forward and backward, and exactly: every row's targets point at the flat position that
+predicts them, wherever it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tunesmith.core.records import Encoded
+
+Item = TypeVar("Item")
+Tokens = npt.NDArray[np.int64]
+
+WORTH_SHARING = 16
+"""Tokens a shared beginning must save before it becomes a segment of its own (each segment costs a few small products)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of flat positions `[start, start + length)`; `parent` is the index of an earlier segment, or -1."""
+
+    start: int
+    length: int
+    parent: int = -1
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """The one shape that training, scoring and generation share.
+
+    `tokens [T]` and `positions [T]` are flat; `segments` tile `[0, T)`, parents before children. Target `i` says that the
+    logits at flat position `index[i]` predict `labels[i]`, counting `weights[i]`; it belongs to row `row[i]` of the caller.
+    `ways[r]` lists the flat ranges `(start, stop)` that row `r` runs through, first token to last.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    segments: tuple[Segment, ...]
+    index: Tensor
+    labels: Tensor
+    weights: Tensor
+    row: Tensor
+    ways: tuple[tuple[tuple[int, int], ...], ...]
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same batch with its tensors on `device`."""
+        if self.tokens.device == device:
+            return self
+        moved = (t.to(device) for t in (self.tokens, self.positions, self.index, self.labels, self.weights, self.row))
+        tokens, positions, index, labels, weights, row = moved
+        return PackedBatch(tokens, positions, self.segments, index, labels, weights, row, self.ways)
+
+
+def pack(
+    rows: Sequence[Encoded],
+    *,
+    prefix: Sequence[int] = (),
+    share: bool = True,
+) -> PackedBatch:
+    """Lay rows into one batch; the last token of a row is only ever a label, so it takes no place.
+
+    `prefix` holds tokens put before every row (the virtual tokens of a soft prompt); they are shared like any beginning.
+    `share=False` keeps every row a segment of its own, for tests and comparison. Raises ValueError on an empty row.
+    """
+    sequences = [np.asarray([*prefix, *row.ids], dtype=np.int64) for row in rows]
+    if any(len(sequence) < 2 for sequence in sequences):
+        raise ValueError("a row needs at least two tokens: one to predict from and one to predict")
+    layout = _Layout()
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].adapter, sequences[i].tolist())) if share else range(len(rows))
+    for adapter, group in _runs(order, [rows[i].adapter for i in order]):
+        inputs = [(i, sequences[i][:-1]) for i in group]
+        for together in [inputs] if share else [[one] for one in inputs]:
+            layout.add_shared(together, str(adapter))
+    index, labels, weights, owner = [], [], [], []
+    for i, row in enumerate(rows):
+        wanted = np.concatenate([np.zeros(len(prefix)), np.asarray(row.weights, dtype=np.float64)])
+        places = np.flatnonzero(wanted)
+        places = places[places > 0]
+        flat = layout.flat_positions(i, len(sequences[i]) - 1)
+        index.append(flat[places - 1])
+        labels.append(sequences[i][places])
+        weights.append(wanted[places])
+        owner.append(np.full(len(places), i))
+    return PackedBatch(
+        tokens=torch.from_numpy(np.concatenate(layout.tokens)),
+        positions=torch.from_numpy(np.concatenate(layout.positions)),
+        segments=tuple(layout.segments),
+        index=torch.from_numpy(np.concatenate(index)),
+        labels=torch.from_numpy(np.concatenate(labels)),
+        weights=torch.from_numpy(np.concatenate(weights)).float(),
+        row=torch.from_numpy(np.concatenate(owner)),
+        ways=tuple(tuple((start, start + last - first) for start, first, last in layout.paths[i]) for i in range(len(rows))),
+    )
+
+
+def plan(
+    rows: Sequence[Encoded], *, max_tokens: int, prefix_length: int = 0, in_order: bool = False
+) -> list[list[int]]:
+    """Divide rows into packs of at most `max_tokens` flat tokens (a longer row gets a pack to itself).
+
+    Rows that begin alike are put together, so that what they share is laid down once a pack; with `in_order` the rows
+    keep the caller's order instead. Returns lists of row indices, every row exactly once.
+    """
+    order = list(range(len(rows))) if in_order else sorted(range(len(rows)), key=lambda i: (rows[i].adapter, rows[i].ids))
+    packs: list[list[int]] = []
+    used, before = 0, None
+    for i in order:
+        alike = _common(np.asarray(rows[before].ids), np.asarray(rows[i].ids)) if before is not None else 0
+        cost = len(rows[i].ids) - (alike if alike >= WORTH_SHARING and not in_order else 0)
+        if not packs or used + cost > max_tokens:
+            packs.append([])
+            used, cost = prefix_length, len(rows[i].ids)
+        packs[-1].append(i)
+        used += cost
+        before = i
+    return packs
+
+
+def packs(
+    rows: Sequence[Encoded], *, max_tokens: int, prefix: Sequence[int] = (), share: bool = True
+) -> Iterator[tuple[list[int], PackedBatch]]:
+    """`plan` and `pack` together: batches with the indices of the rows they hold, one at a time."""
+    for group in plan(rows, max_tokens=max_tokens, prefix_length=len(prefix)):
+        yield group, pack([rows[i] for i in group], prefix=prefix, share=share)
+
+
+class _Layout:
+    """Segments as they are laid down, and the way of each row through them."""
+
+    def __init__(self) -> None:
+        self.tokens: list[Tokens] = []
+        self.positions: list[Tokens] = []
+        self.segments: list[Segment] = []
+        self.paths: dict[int, tuple[tuple[int, int, int], ...]] = {}
+        self.total = 0
+
+    def add(self, tokens: Tokens, position: int, parent: int, adapter: str) -> int:
+        """Lay down one segment whose first token stands at `position` of its sequence; returns its index."""
+        self.segments.append(Segment(self.total, len(tokens), parent, adapter))
+        self.tokens.append(tokens)
+        self.positions.append(np.arange(position, position + len(tokens)))
+        self.total += len(tokens)
+        return len(self.segments) - 1
+
+    def add_shared(
+        self,
+        group: list[tuple[int, Tokens]],
+        adapter: str,
+        depth: int = 0,
+        parent: int = -1,
+        way: tuple[tuple[int, int, int], ...] = (),
+    ) -> None:
+        """Lay down sequences, in lexicographic order, as a tree of the common beginnings that are worth a segment.
+
+        `depth` tokens of each lie in the ancestors already; `way` lists those ancestors as (start, first, last token).
+        """
+        first, last = group[0][1], group[-1][1]
+        shared = _common(first, last)
+        same = shared == len(first) == len(last)
+        if same or (shared - depth) * (len(group) - 1) >= WORTH_SHARING:
+            if shared > depth:
+                parent = self.add(first[depth:shared], depth, parent, adapter)
+                way = (*way, (self.segments[parent].start, depth, shared))
+                depth = shared
+            if same:
+                self.paths.update((i, way) for i, _ in group)
+                return
+        for _, part in _runs(group, [int(tokens[shared]) if len(tokens) > shared else -1 for _, tokens in group]):
+            self.add_shared(part, adapter, depth, parent, way)
+
+    def flat_positions(self, row: int, length: int) -> Tokens:
+        """Flat position of each of a row's tokens."""
+        flat = np.empty(length, dtype=np.int64)
+        for start, first, last in self.paths[row]:
+            flat[first:last] = np.arange(start, start + last - first)
+        return flat
+
+
+def _runs(items: Sequence[Item], keys: Sequence[object]) -> list[tuple[object, list[Item]]]:
+    """Group neighbours that have the same key."""
+    runs: list[tuple[object, list[Item]]] = []
+    for item, key in zip(items, keys, strict=True):
+        if not runs or runs[-1][0] != key:
+            runs.append((key, []))
+        runs[-1][1].append(item)
+    return runs
+
+
+def _common(first: Tokens, second: Tokens) -> int:
+    """Length of the common beginning of two token arrays."""
+    length = min(len(first), len(second))
+    differ = np.flatnonzero(first[:length] != second[:length])
+    return int(differ[0]) if len(differ) else length

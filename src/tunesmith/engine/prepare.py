@@ -1,0 +1,73 @@
+"""Making a model ready for the engine: its attention, its layers, the precision of its frozen and of its trained weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from tunesmith.core.errors import Mistake
+from tunesmith.core.machine import inspect
+from tunesmith.engine import attention
+from tunesmith.engine.linear import Embedding, Linear, replace
+
+Precision = Literal["auto", "bfloat16", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model that takes packed batches. `dtype` is the precision of frozen weights and of products."""
+
+    model: Any
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding: the first id of a virtual token."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+
+def prepare(model: Any, precision: Precision = "auto") -> Prepared:
+    """Make `model` (a transformers causal language model) ready, in place; doing it again changes nothing.
+
+    Frozen weights of linear layers and embeddings are kept at product precision, everything else in float32, so the
+    residual stream, the norms and whatever a method trains stay exact. Raises Mistake for a model whose attention cannot be
+    replaced through transformers' interface.
+    """
+    if not getattr(model, "_supports_attention_backend", False):
+        raise Mistake(
+            f"{type(model).__name__} does not let its attention be chosen (transformers' AttentionInterface); "
+            "expected a decoder such as Llama, Qwen, Gemma, Mistral, Phi or GPT-2"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = product_precision(precision)
+    attention.install()
+    model.set_attn_implementation(attention.NAME)
+    replace(model, dtype)
+    _store_at(model, dtype)
+    model.to(device).eval()
+    return Prepared(model, dtype, device)
+
+
+def product_precision(precision: Precision) -> torch.dtype:
+    """What `auto` means on this machine: bfloat16 where there are units for it, else float32."""
+    if precision == "auto":
+        precision = "bfloat16" if inspect(torch=True).precision == "bfloat16" else "float32"
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _store_at(model: nn.Module, dtype: torch.dtype) -> None:
+    """Frozen parameters that only our layers hold go to `dtype`; all others, and all that train, to float32."""
+    holders: dict[int, list[nn.Module]] = {}
+    parameters: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            holders.setdefault(id(parameter), []).append(module)
+            parameters[id(parameter)] = parameter
+    for key, parameter in parameters.items():
+        small = not parameter.requires_grad and parameter.dim() > 1
+        small = small and all(isinstance(holder, (Linear, Embedding)) for holder in holders[key])
+        parameter.data = parameter.data.to(dtype if small else torch.float32)
