@@ -1,0 +1,33 @@
+"""Methods: what is trained. Each file is one choice; `method: {name: lora}` picks `lora.py`.
+
+A method changes a causal language model of transformers in place and can undo it. The model is plain, or made ready by
+the engine (frozen weights in bfloat16 inside subclasses of `nn.Linear` and `nn.Embedding` that return float32).
+
+A choice holds
+
+* `Config`: a `Section` with a description for each key;
+* `LEARNING_RATE`: the peak learning rate that suits it when nobody says another;
+* `MERGEABLE`: whether what it learned can become part of the model's own weights;
+* `MIXABLE`: whether several of its artifacts can serve in one batch;
+* `PEFT_TYPE`: PEFT's name for it, or None where PEFT has no such method;
+* `WHOLE`: whether its artifact is a whole model rather than something laid over a base;
+* `attach(model, config)`: freeze the base, add or free the trainable weights (float32, the same under the same seed);
+* `detach(model)`: the base again, bit for bit: the same modules, tensors and `requires_grad`;
+* `merge(model)` where MERGEABLE: what was learned becomes the model's own weights and nothing stays attached;
+* `state(model)`: its weights by name (PEFT's names where PEFT has the method), the live tensors without gradient, so
+  clone what is to outlast the next step;
+* `restore(model, weights)`: put such weights back; raises Mistake unless names and shapes fit exactly.
+
+and, where it applies,
+
+* `to_peft(model, config)`, `from_peft(settings, names)` where PEFT_TYPE: its part of `adapter_config.json`, and a
+  Config from somebody's file (Mistake on a setting that would change the result and is not understood here);
+* `resolve(config, tokenizer, instruction)`: a Config with what only the tokenizer and the task know filled in; whoever
+  attaches a method for training calls it first (loading an artifact needs none of it);
+* `prefix_tokens(model)`: ids of virtual tokens, counted on from the embedding's rows, that stand before every sequence;
+* `param_groups(model)`, `on_step(model, step)`: for methods that need their own.
+
+Held by `tests/contracts/test_methods.py` for every file of the folder: fresh = base, merged = adapted, detached = base,
+gradients reach every weight it owns and no other, saved and loaded = as trained, a target that matches nothing is an
+error. Artifacts are written and read by `_artifact.py`, in PEFT's format wherever PEFT has the method.
+"""

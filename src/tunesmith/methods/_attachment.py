@@ -1,0 +1,136 @@
+"""What every method shares: the base is frozen and remembered when one is attached, and given back when it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.core.errors import Mistake, nearest
+
+_KEY = "tunesmith_attachment"
+
+
+@dataclass
+class Attachment:
+    """What is attached to a model, and what the base was like before.
+
+    It lies on the model itself, so a copy of the model takes its own along. `originals` holds the base's tensors that a
+    method trains in place (full, bitfit), by parameter name.
+    """
+
+    method: str
+    required_grad: dict[str, bool]
+    originals: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Trainable:
+    """How much of a model is trained: `count` numbers in the parameters called `names`, of `total` in the model."""
+
+    count: int
+    total: int
+    names: tuple[str, ...]
+
+
+def attached(model: nn.Module) -> Attachment | None:
+    """What is attached to the model, or None for a plain base."""
+    found: Attachment | None = model.__dict__.get(_KEY)
+    return found
+
+
+def claim(model: nn.Module, method: str) -> Attachment:
+    """Freeze the whole model in the name of `method` and remember what it was like.
+
+    Raises RuntimeError when something is attached already: methods do not stack.
+    """
+    if (before := attached(model)) is not None:
+        raise RuntimeError(f"{before.method} is attached to this model; detach it before attaching {method}")
+    attachment = Attachment(method, {name: p.requires_grad for name, p in model.named_parameters()})
+    setattr(model, _KEY, attachment)
+    model.requires_grad_(False)
+    return attachment
+
+
+def release(model: nn.Module, method: str, *, keep: bool = False) -> None:
+    """End what `claim` began: the base's own tensors and `requires_grad` come back.
+
+    With `keep` what was trained in place stays and the originals are let go. Call it when the module tree is the base's
+    own again. Raises RuntimeError when `method` is not what is attached.
+    """
+    attachment = expect(model, method)
+    for name, parameter in model.named_parameters():
+        if name in attachment.originals:
+            parameter.grad = None
+            if not keep:
+                parameter.data = attachment.originals[name]
+        parameter.requires_grad_(attachment.required_grad[name])
+    delattr(model, _KEY)
+
+
+def expect(model: nn.Module, method: str) -> Attachment:
+    """The attachment of `method`; raises RuntimeError when another or none is there."""
+    attachment = attached(model)
+    if attachment is None or attachment.method != method:
+        there = "nothing" if attachment is None else attachment.method
+        raise RuntimeError(f"expected {method} to be attached to this model, found {there}")
+    return attachment
+
+
+def train_in_place(model: nn.Module, method: str, names: Iterable[str]) -> None:
+    """Make the base's own parameters `names` trainable, in float32; their tensors are kept for `release`.
+
+    Tied parameters are one object and stay tied. Costs 4 bytes a number beside the tensor kept. Raises Mistake for a
+    quantized parameter, which has no gradient.
+    """
+    attachment = expect(model, method)
+    wanted = set(names)
+    chosen = [(name, parameter) for name, parameter in model.named_parameters() if name in wanted]
+    for name, parameter in chosen:
+        if not parameter.is_floating_point():
+            release(model, method)
+            raise Mistake(
+                f"method: {method} cannot train {name}, which is stored as {parameter.dtype}; "
+                "expected a model that is not quantized; load it unquantized or type --method.name lora"
+            )
+    for name, parameter in chosen:
+        attachment.originals[name] = parameter.data
+        parameter.data = parameter.data.to(torch.float32, copy=True)
+        parameter.requires_grad_(True)
+
+
+def trained_in_place(model: nn.Module, method: str) -> dict[str, Tensor]:
+    """The tensors that `train_in_place` made trainable, by parameter name, without gradient."""
+    originals = expect(model, method).originals
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if name in originals}
+
+
+def trainable(model: nn.Module) -> Trainable:
+    """Count and name what an optimizer would get."""
+    parameters = dict(model.named_parameters())
+    chosen = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    total = sum(parameter.numel() for parameter in parameters.values())
+    return Trainable(sum(parameter.numel() for parameter in chosen.values()), total, tuple(chosen))
+
+
+def copy_into(own: Mapping[str, Tensor], given: Mapping[str, Tensor], method: str) -> None:
+    """Copy `given` into the live tensors `own`, name by name.
+
+    Raises Mistake, before anything is changed, unless both have the same names and shapes: a weight that found no place
+    would leave the model silently untuned.
+    """
+    remedy = "load it on the base and with the settings it was made with"
+    for name in given:
+        if name not in own:
+            raise Mistake(f"{method}: the weight {name} fits nowhere in this model ({nearest(name, own)}); {remedy}")
+    for name, tensor in own.items():
+        if name not in given:
+            raise Mistake(f"{method}: the weights lack {name}; expected {len(own)}, got {len(given)}; {remedy}")
+        if given[name].shape != tensor.shape:
+            got, wanted = list(given[name].shape), list(tensor.shape)
+            raise Mistake(f"{method}: the weight {name} has shape {got}; this model needs {wanted}; {remedy}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(given[name])

@@ -1,0 +1,67 @@
+"""`adapter_config.json`: written so that peft reads it, and read with care, since what is not understood is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+
+from tunesmith.core.config import Section
+from tunesmith.core.errors import Mistake
+from tunesmith.core.rooms import choice, names
+
+_ABOUT = frozenset(
+    {"peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version"}
+)
+"""Keys that say what the adapter is, not how it computes."""
+
+
+def write(method: ModuleType, model: nn.Module, config: Section, base: str) -> dict[str, Any]:
+    """What `adapter_config.json` says of `method`, attached to `model`."""
+    return {
+        "peft_type": method.PEFT_TYPE,
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        **method.to_peft(model, config),
+    }
+
+
+def recognise(settings: Mapping[str, Any], keys: Collection[str]) -> tuple[str, Section]:
+    """The method and config that compute what PEFT's `settings` and weights called `keys` mean.
+
+    Every method of PEFT's type is asked in turn, since several of ours may be variants of one of theirs. Raises Mistake
+    when none can, with the first one's reason.
+    """
+    kind = settings.get("peft_type")
+    kinds = {name: choice("methods", name).PEFT_TYPE for name in names("methods")}
+    refusals: list[Mistake] = []
+    for name in (name for name, its in kinds.items() if its is not None and its == kind):
+        try:
+            return name, choice("methods", name).from_peft(settings, keys)
+        except Mistake as mistake:
+            refusals.append(mistake)
+        except (KeyError, ValidationError) as error:
+            reason = " ".join(str(error).split())
+            refusals.append(Mistake(f"adapter_config.json: {reason}; expected what peft wrote; copy it again"))
+    if refusals:
+        raise refusals[0]
+    known = ", ".join(sorted({its for its in kinds.values() if its}))
+    raise Mistake(f"adapter_config.json: peft_type: {kind} has no method here; expected one of {known}")
+
+
+def refuse_unknown(settings: Mapping[str, Any], understood: Collection[str], method: str) -> None:
+    """Raise Mistake for a setting outside `understood` that is switched on: it would change the result."""
+    for key, value in settings.items():
+        if key in understood or key in _ABOUT or not value or value == "none":
+            continue
+        raise Mistake(
+            f"adapter_config.json: {key}: {value!r} is not supported by {method}; expected a plain {method} adapter; "
+            f"merge the adapter into its base with peft and use the merged model"
+        )
+    task = settings.get("task_type")
+    if task not in (None, "CAUSAL_LM"):
+        raise Mistake(f"adapter_config.json: task_type: {task} is not supported; expected CAUSAL_LM")
