@@ -1,0 +1,20 @@
+"""Tasks: each file is one kind of work, from a record to the prompt, the answer wanted, and the judge of an output.
+
+A file `tasks/<name>.py` has
+
+* ``Config(Section)``: `instruction` and `max_new_tokens` at least, every field with a default;
+* ``RECORD``: the type of its records, `Labelled` or `Chat`;
+* ``FIELDS``: each field of a record that a data column can fill, and what it is;
+* ``OPTIONAL``: those of them that may be missing; ``ALIASES``: what people usually call the column;
+* ``METRIC``: the metric rungs are compared by; ``METRICS``: others worth reporting;
+* ``prompt(record, config) -> messages``, ending with the user's turn;
+* ``answer(record, config) -> str``, what should follow it;
+* ``conversation(record, config) -> messages``, both together, for training;
+* ``candidates(config) -> texts`` to choose between by log-probability, () where the answer is written freely;
+* ``judge(record, output, config) -> Score``: the output read and set beside the references, `value` the metric of this
+  row alone (where METRIC reads likelihoods, evaluation makes the scores for it and `judge` serves METRICS);
+* ``max_new_tokens(config) -> int``.
+
+The user's turn is the instruction, a blank line, the input. The instruction comes first and is the same in every row,
+so that the engine computes it once for all of them.
+"""

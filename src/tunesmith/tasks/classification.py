@@ -1,0 +1,61 @@
+"""One label for each text, chosen by its log-probability among the label names, never by parsing free text."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tunesmith.core.config import Section
+from tunesmith.core.records import Labelled, Message, Score
+from tunesmith.tasks._judge import judged
+from tunesmith.tasks._labels import Labels, naming, recognised
+from tunesmith.tasks._turns import answered, ask, question
+
+METRIC = "accuracy"
+METRICS = ("f1",)
+RECORD = Labelled
+FIELDS = {"input": "the text to label", "output": "its label"}
+OPTIONAL: tuple[str, ...] = ()
+ALIASES = {
+    "input": ("text", "sentence", "review", "content", "body", "message", "document", "tweet", "comment", "title"),
+    "output": ("label", "labels", "class", "category", "sentiment", "target", "intent", "topic", "rating"),
+}
+
+
+class Config(Section):
+    """What to label and with which names."""
+
+    instruction: str = Field(
+        "Classify the text below.", description="the question; the labels are added where it does not name them all"
+    )
+    labels: Labels = Field((), description="the label names; found in the training data where not given")
+    max_new_tokens: int = Field(16, ge=1, description="tokens an answer may have, where it is generated")
+
+
+def prompt(record: Labelled, config: Config) -> tuple[Message, ...]:
+    """The question with the labels it may be answered with, then the text."""
+    return ask(naming(config.instruction, config.labels, "Answer with one of: {labels}."), question(record))
+
+
+def answer(record: Labelled, config: Config) -> str:
+    """The label."""
+    return record.output
+
+
+def conversation(record: Labelled, config: Config) -> tuple[Message, ...]:
+    """Prompt and label, for training."""
+    return answered(prompt(record, config), answer(record, config))
+
+
+def candidates(config: Config) -> tuple[str, ...]:
+    """The labels, in the order given."""
+    return config.labels
+
+
+def judge(record: Labelled, output: str, config: Config) -> Score:
+    """Right or wrong; case and punctuation around the label do not matter."""
+    return judged(METRIC, recognised(output, config.labels), record.references)
+
+
+def max_new_tokens(config: Config) -> int:
+    """Tokens an answer may have."""
+    return config.max_new_tokens

@@ -1,0 +1,124 @@
+"""Named entities, written by the model as a list and put back onto the tokens, judged by F1 of entities.
+
+The answer has a line for each entity, in the order of the text: ``Empire State Building | location``; ``none`` where
+there is none. That is short, needs no copying of the sentence, and keeps one entity one line whatever its words. A
+name is found among the tokens from left to right, each mention taken once, so that an entity named twice is two
+lines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from pydantic import Field
+
+from tunesmith.core.config import Section
+from tunesmith.core.records import Labelled, Message, Score
+from tunesmith.metrics._spans import spans
+from tunesmith.tasks._judge import judged
+from tunesmith.tasks._labels import Labels, naming, recognised
+from tunesmith.tasks._turns import answered, ask
+
+METRIC = "seqeval_f1"
+METRICS: tuple[str, ...] = ()
+RECORD = Labelled
+FIELDS = {"tokens": "the words of a sentence", "tags": "a BIO tag for each word"}
+OPTIONAL: tuple[str, ...] = ()
+ALIASES = {
+    "tokens": ("words", "sentence", "text", "input"),
+    "tags": ("ner_tags", "labels", "entities", "bio", "iob", "ner"),
+}
+NONE = "none"
+_BETWEEN = " | "
+
+
+class Config(Section):
+    """Which kinds of entities there are."""
+
+    instruction: str = Field(
+        "List the named entities in the text below, one on each line, as: name | type. Write none if there are none.",
+        description="what is asked; the types are added where it does not name them all",
+    )
+    labels: Labels = Field((), description="the types of entities; found in the training data where not given")
+    max_new_tokens: int = Field(96, ge=1, description="tokens the list may have")
+
+
+def prompt(record: Labelled, config: Config) -> tuple[Message, ...]:
+    """The instruction with the types there are, then the words with single spaces."""
+    return ask(naming(config.instruction, config.labels, "Types: {labels}."), " ".join(_words(record)))
+
+
+def answer(record: Labelled, config: Config) -> str:
+    """A line for each entity, or "none"."""
+    lines = [f"{' '.join(record.tokens[first:end])}{_BETWEEN}{kind}" for kind, first, end in spans(record.tags)]
+    return "\n".join(lines) or NONE
+
+
+def conversation(record: Labelled, config: Config) -> tuple[Message, ...]:
+    """Prompt and list, for training."""
+    return answered(prompt(record, config), answer(record, config))
+
+
+def candidates(config: Config) -> tuple[str, ...]:
+    """(): the list is written freely."""
+    return ()
+
+
+def judge(record: Labelled, output: str, config: Config) -> Score:
+    """The entities of the output as BIO tags beside the tags wanted; a name that is not in the text counts for nothing."""
+    words = _words(record)
+    wanted = record.tags or ("O",) * len(words)
+    found = tags(words, output, config.labels)
+    score = judged(METRIC, found, (wanted,))
+    return dataclasses.replace(score, value=1.0) if found == wanted else score  # no entities, none found: right
+
+
+def max_new_tokens(config: Config) -> int:
+    """Tokens the list may have."""
+    return config.max_new_tokens
+
+
+def tags(words: Sequence[str], output: str, labels: Sequence[str] = ()) -> tuple[str, ...]:
+    """The BIO tags of `words` that an output in the form of `answer` stands for.
+
+    Lines of another form, types that are not in `labels` and names that are not in the text are passed over.
+    """
+    found = ["O"] * len(words)
+    cursor = 0
+    for name, kind in _entities(output, labels):
+        place = _find(words, name, found, cursor) or _find(words, name, found, 0)
+        if place is None:
+            continue
+        first, end = place
+        found[first:end] = [f"B-{kind}", *[f"I-{kind}"] * (end - first - 1)]
+        cursor = end
+    return tuple(found)
+
+
+def _entities(output: str, labels: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for line in output.splitlines():
+        name, bar, kind = line.strip().removeprefix("- ").rpartition(_BETWEEN.strip())
+        kind = recognised(kind, labels)
+        if bar and name.strip() and kind and (kind in labels or not labels):
+            yield name, kind
+
+
+def _find(words: Sequence[str], name: str, found: Sequence[str], start: int) -> tuple[int, int] | None:
+    """The first free run of words at or after `start` that spells `name`; spaces and case do not count."""
+    wanted = "".join(name.split()).casefold()
+    for first in range(start, len(words)):
+        spelt = ""
+        for end in range(first, len(words)):
+            if found[end] != "O":
+                break
+            spelt += words[end].casefold()
+            if spelt == wanted:
+                return first, end + 1
+            if not wanted.startswith(spelt):
+                break
+    return None
+
+
+def _words(record: Labelled) -> tuple[str, ...]:
+    return record.tokens or tuple(record.input.split())
