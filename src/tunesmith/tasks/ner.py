@@ -66,7 +66,7 @@ def candidates(config: Config) -> tuple[str, ...]:
 
 
 def judge(record: Labelled, output: str, config: Config) -> Score:
-    """The entities of the output as BIO tags beside the tags wanted; a name that is not in the text counts for nothing."""
+    """The entities of the output as BIO tags beside the tags wanted; a name not in the text counts for nothing."""
     words = _words(record)
     wanted = record.tags or ("O",) * len(words)
     found = tags(words, output, config.labels)
