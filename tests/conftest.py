@@ -123,9 +123,11 @@ def toy_model(toy_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             automatic: Any = transformers.AutoModelForCausalLM
-            model: PreTrainedModel = automatic.from_config(config, dtype=torch.float32)
-        model.eval()
-        return model
+            model: Any = automatic.from_config(config, dtype=torch.float32)
+            with torch.no_grad():  # transformers leaves the padding token's row at zero, and ours also ends turns
+                model.get_input_embeddings().weight[config.pad_token_id].normal_(0.0, 0.2)
+        made: PreTrainedModel = model.eval()
+        return made
 
     return make
 

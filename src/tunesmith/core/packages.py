@@ -47,14 +47,15 @@ def fetch_package(
     full or read-only.
     """
     folder = cache_home() / "packages" / f"{name}-{version}-{sha256[:12]}"
-    if not folder.is_dir() and _without_network(offline):
+    if not folder.is_dir() and without_network(offline):
         once = f"type `{command}`" if command else "run this"
         raise Mistake(f"{name}=={version} is not in {cache_home()} and we are offline; {once} once with a network")
     made_once(folder, lambda partial: _download(partial, name, version, sha256, source), remedy=REMEDY)
     return next(iter(folder.iterdir()))
 
 
-def _without_network(asked: bool | None) -> bool:
+def without_network(asked: bool | None) -> bool:
+    """Whether the network is off limits: as the caller asked, or as the environment says when it did not."""
     return offline() if asked is None else asked
 
 
