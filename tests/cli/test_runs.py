@@ -20,8 +20,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, method, value in (("zero", "none", 0.62), ("lora", "lora", 0.83)):
         config = {"model": "toy", "method": {"name": method}, "labels": ["bad", "good"]}
         run = store.start_run(name, "train", config, "a" * 64, f"runs/{name}")
-        store.record_evaluation(run, "validation", "accuracy", value + 0.01, value - 0.03, value + 0.04, 200)
         store.record_evaluation(run, "test", "accuracy", value, value - 0.04, value + 0.04, 500, {"rung": name})
+        store.record_evaluation(run, "validation", "accuracy", value + 0.01, value - 0.03, value + 0.04, 200)
         store.record_artifact(run, "adapter", f"runs/{name}/artifact", "b" * 64, 2_500_000, "toy@1")
         store.finish_run(run, seconds=301.0, peak_memory_mb=1234.5)
     return tmp_path
@@ -52,7 +52,7 @@ def test_show(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "show", "runs/lora", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["run"]["name"] == "lora"
-    assert told["run"]["evaluations"][1]["value"] == 0.83
+    assert told["run"]["evaluations"][0]["value"] == 0.83
     assert told["data"]["rows"] == 1600
 
 

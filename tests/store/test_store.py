@@ -90,6 +90,11 @@ def test_resuming_keeps_what_was_measured(store: Store) -> None:
     assert len(row.evaluations) == 1
 
 
+def test_a_process_can_begin_its_own_run_again(store: Store) -> None:
+    run = start(store)
+    assert start(store, if_there="resume") == start(store, if_there="replace") == run
+
+
 def test_replacing_forgets_what_was_measured(store: Store) -> None:
     run = start(store)
     measure(store, run, 0.7)
@@ -119,8 +124,8 @@ def test_measured_again_in_the_same_setting_the_new_value_counts(store: Store) -
     measure(store, run, 0.7, rung="lora")
     measure(store, run, 0.6, rung="bitfit")
     measure(store, run, 0.8, rung="lora")
-    values = {row.setting["rung"]: row.value for row in store.run("reviews").evaluations}
-    assert values == {"lora": 0.8, "bitfit": 0.6}
+    values = sorted((row.setting["rung"], row.value) for row in store.run("reviews").evaluations)
+    assert values == [("bitfit", 0.6), ("lora", 0.8)]
 
 
 def test_not_a_number_is_kept_as_nothing(store: Store) -> None:
