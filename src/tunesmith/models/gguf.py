@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import mmap
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def _readable(file: Path) -> Iterator[None]:
     """What transformers and gguf raise on files they cannot take, told as a Mistake with their reason."""
     try:
         yield
-    except (ValueError, NotImplementedError, KeyError, IndexError) as error:
+    except (ValueError, NotImplementedError, KeyError, IndexError, struct.error) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Mistake(
             f"{file}: cannot be read ({reason}); expected a whole .gguf of an architecture that transformers knows; "
