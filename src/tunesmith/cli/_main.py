@@ -28,6 +28,7 @@ _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 _OFFLINE = {"TUNESMITH_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
+_QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 
@@ -37,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 2: a mistake a person can put right, told on stderr. 130: interrupted. A bug is raised.
     """
     asked, words = _options.everywhere(sys.argv[1:] if arguments is None else arguments)
-    _prepare_environment(asked.offline)
-    with _show.mode(asked.json), progress.quiet(asked.json or asked.quiet):
+    quiet = asked.json or asked.quiet
+    _prepare_environment(asked.offline, quiet)
+    with _show.mode(asked.json), progress.quiet(quiet):
         try:
             code = _run(words)
             sys.stdout.flush()
@@ -64,12 +66,14 @@ def _run(words: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _prepare_environment(offline: bool) -> None:
+def _prepare_environment(offline: bool, quiet: bool) -> None:
     """No telemetry from anything we use; all of it before the first heavy import, and a person's own setting wins."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if offline:
         os.environ.update(_OFFLINE)
+    if quiet:
+        os.environ.update(_QUIET)
 
 
 def _application() -> typer.Typer:
