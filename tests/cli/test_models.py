@@ -2,30 +2,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tunesmith.cli._main import main
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tiny model in a folder, and an empty cache."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
+def model(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The toy model's folder, and an empty cache."""
     monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    config = LlamaConfig(
-        vocab_size=32,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "tiny")
-    return tmp_path / "tiny"
+    return toy_folder
 
 
 def test_list_says_what_is_known_and_what_is_here(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,14 +30,18 @@ def test_list_says_what_is_known_and_what_is_here(model: Path, capsys: pytest.Ca
     assert all(part in row for part in ("decoder", "135 M", "8,192", "no"))
 
 
-def test_info_of_a_folder(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_of_a_folder(
+    model: Path, toy_tokenizer: PreTrainedTokenizerBase, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["models", "info", str(model)]) == 0
     shown = capsys.readouterr().out
-    assert all(part in shown for part in ("LlamaForCausalLM", "2 layers · 16 wide · 32 tokens known", "64 tokens"))
+    known = len(toy_tokenizer)
+    for part in ("LlamaForCausalLM", f"2 layers · 32 wide · {known} tokens known", "512 tokens", "chat template  yes"):
+        assert part in shown
     assert main(["models", "info", str(model), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    # Embeddings and head 2 × 32 × 16; each layer 4 × 16² of attention, 3 × 16² of MLP, 2 × 16 of norms; the last norm.
-    assert told["parameters"] == 2 * 32 * 16 + 2 * (7 * 16**2 + 2 * 16) + 16
+    # Tied embeddings; a layer: queries and output 2 × 32², keys and values 2 × 32 × 16, MLP 3 × 32 × 64, norms 2 × 32.
+    assert told["parameters"] == known * 32 + 2 * (2 * 32**2 + 2 * 32 * 16 + 3 * 32 * 64 + 2 * 32) + 32
 
 
 def test_info_of_what_is_not_here_yet_says_how_to_get_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
