@@ -21,9 +21,10 @@ from tunesmith.core.records import Encoded
 
 Item = TypeVar("Item")
 Tokens = npt.NDArray[np.int64]
+Way = tuple[tuple[int, int, int], ...]
 
 WORTH_SHARING = 16
-"""Tokens a shared beginning must save before it becomes a segment of its own (each segment costs a few small products)."""
+"""Tokens a shared beginning must save before it becomes a segment: each segment costs a few small products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ class Segment:
 class PackedBatch:
     """The one shape that training, scoring and generation share.
 
-    `tokens [T]` and `positions [T]` are flat; `segments` tile `[0, T)`, parents before children. Target `i` says that the
-    logits at flat position `index[i]` predict `labels[i]`, counting `weights[i]`; it belongs to row `row[i]` of the caller.
-    `ways[r]` lists the flat ranges `(start, stop)` that row `r` runs through, first token to last.
+    `tokens [T]` and `positions [T]` are flat; `segments` tile `[0, T)`, parents before children. Target `i` says that
+    the logits at flat position `index[i]` predict `labels[i]`, counting `weights[i]`; it belongs to row `row[i]` of the
+    caller. `ways[r]` lists the flat ranges `(start, stop)` that row `r` runs through, first token to last.
     """
 
     tokens: Tensor
@@ -71,18 +72,14 @@ def pack(
 ) -> PackedBatch:
     """Lay rows into one batch; the last token of a row is only ever a label, so it takes no place.
 
-    `prefix` holds tokens put before every row (the virtual tokens of a soft prompt); they are shared like any beginning.
-    `share=False` keeps every row a segment of its own, for tests and comparison. Raises ValueError on an empty row.
+    `prefix` holds tokens put before every row (the virtual tokens of a soft prompt); they are shared like any
+    beginning. `share=False` keeps every row a segment of its own, for tests and comparison. Raises ValueError on a row
+    of fewer than two tokens.
     """
     sequences = [np.asarray([*prefix, *row.ids], dtype=np.int64) for row in rows]
     if any(len(sequence) < 2 for sequence in sequences):
         raise ValueError("a row needs at least two tokens: one to predict from and one to predict")
-    layout = _Layout()
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].adapter, sequences[i].tolist())) if share else range(len(rows))
-    for adapter, group in _runs(order, [rows[i].adapter for i in order]):
-        inputs = [(i, sequences[i][:-1]) for i in group]
-        for together in [inputs] if share else [[one] for one in inputs]:
-            layout.add_shared(together, str(adapter))
+    layout = _lay(sequences, [row.adapter for row in rows], share)
     index, labels, weights, owner = [], [], [], []
     for i, row in enumerate(rows):
         wanted = np.concatenate([np.zeros(len(prefix)), np.asarray(row.weights, dtype=np.float64)])
@@ -101,39 +98,70 @@ def pack(
         labels=torch.from_numpy(np.concatenate(labels)),
         weights=torch.from_numpy(np.concatenate(weights)).float(),
         row=torch.from_numpy(np.concatenate(owner)),
-        ways=tuple(tuple((start, start + last - first) for start, first, last in layout.paths[i]) for i in range(len(rows))),
+        ways=tuple(
+            tuple((start, start + last - first) for start, first, last in layout.paths[i]) for i in range(len(rows))
+        ),
     )
 
 
-def plan(
-    rows: Sequence[Encoded], *, max_tokens: int, prefix_length: int = 0, in_order: bool = False
-) -> list[list[int]]:
+def plan(rows: Sequence[Encoded], *, max_tokens: int, prefix_length: int = 0, share: bool = True) -> list[list[int]]:
     """Divide rows into packs of at most `max_tokens` flat tokens (a longer row gets a pack to itself).
 
-    Rows that begin alike are put together, so that what they share is laid down once a pack; with `in_order` the rows
-    keep the caller's order instead. Returns lists of row indices, every row exactly once.
+    Rows that begin alike are put together, so that what they share is laid down once a pack. Returns lists of row
+    indices, every row exactly once.
     """
-    order = list(range(len(rows))) if in_order else sorted(range(len(rows)), key=lambda i: (rows[i].adapter, rows[i].ids))
-    packs: list[list[int]] = []
-    used, before = 0, None
-    for i in order:
-        alike = _common(np.asarray(rows[before].ids), np.asarray(rows[i].ids)) if before is not None else 0
-        cost = len(rows[i].ids) - (alike if alike >= WORTH_SHARING and not in_order else 0)
-        if not packs or used + cost > max_tokens:
-            packs.append([])
-            used, cost = prefix_length, len(rows[i].ids)
-        packs[-1].append(i)
-        used += cost
-        before = i
-    return packs
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].adapter, rows[i].ids))
+    groups: list[list[int]] = []
+    start = 0
+    while start < len(order):
+        group = _fill(rows, order[start:], max_tokens, prefix_length, share)
+        while len(group) > 1 and _laid(rows, group, prefix_length, share) > max_tokens:
+            group.pop()  # a beginning too short to be worth a segment was counted as shared
+        groups.append(group)
+        start += len(group)
+    return groups
 
 
 def packs(
     rows: Sequence[Encoded], *, max_tokens: int, prefix: Sequence[int] = (), share: bool = True
 ) -> Iterator[tuple[list[int], PackedBatch]]:
     """`plan` and `pack` together: batches with the indices of the rows they hold, one at a time."""
-    for group in plan(rows, max_tokens=max_tokens, prefix_length=len(prefix)):
+    for group in plan(rows, max_tokens=max_tokens, prefix_length=len(prefix), share=share):
         yield group, pack([rows[i] for i in group], prefix=prefix, share=share)
+
+
+def _fill(rows: Sequence[Encoded], order: Sequence[int], max_tokens: int, prefix_length: int, share: bool) -> list[int]:
+    """The first rows of `order` that fit into a pack if all they have in common with the one before is shared."""
+    group: list[int] = []
+    used = 0
+    for i in order:
+        cost = prefix_length + len(rows[i].ids) - 1
+        if share and group and rows[group[-1]].adapter == rows[i].adapter:
+            cost -= prefix_length + _common(np.asarray(rows[group[-1]].ids[:-1]), np.asarray(rows[i].ids[:-1]))
+        if group and used + cost > max_tokens:
+            break
+        group.append(i)
+        used += cost
+    return group
+
+
+def _laid(rows: Sequence[Encoded], group: Sequence[int], prefix_length: int, share: bool) -> int:
+    """Flat tokens of a pack of these rows, exactly."""
+    prefix = range(-prefix_length, 0)
+    sequences = [np.asarray([*prefix, *rows[i].ids], dtype=np.int64) for i in group]
+    return _lay(sequences, [rows[i].adapter for i in group], share).total
+
+
+def _lay(sequences: Sequence[Tokens], adapters: Sequence[str], share: bool) -> _Layout:
+    """Lay down sequences without their last tokens, those of one adapter together."""
+    layout = _Layout()
+    inputs = [sequence[:-1] for sequence in sequences]
+    order = sorted(range(len(inputs)), key=lambda i: (adapters[i], inputs[i].tolist())) if share else range(len(inputs))
+    for adapter, group in _runs(order, [adapters[i] for i in order]):
+        paired = [(i, inputs[i]) for i in group]
+        for together in [paired] if share else [[one] for one in paired]:
+            layout.add_shared(together, str(adapter))
+    return layout
 
 
 class _Layout:
@@ -143,7 +171,7 @@ class _Layout:
         self.tokens: list[Tokens] = []
         self.positions: list[Tokens] = []
         self.segments: list[Segment] = []
-        self.paths: dict[int, tuple[tuple[int, int, int], ...]] = {}
+        self.paths: dict[int, Way] = {}
         self.total = 0
 
     def add(self, tokens: Tokens, position: int, parent: int, adapter: str) -> int:
@@ -154,31 +182,27 @@ class _Layout:
         self.total += len(tokens)
         return len(self.segments) - 1
 
-    def add_shared(
-        self,
-        group: list[tuple[int, Tokens]],
-        adapter: str,
-        depth: int = 0,
-        parent: int = -1,
-        way: tuple[tuple[int, int, int], ...] = (),
-    ) -> None:
-        """Lay down sequences, in lexicographic order, as a tree of the common beginnings that are worth a segment.
-
-        `depth` tokens of each lie in the ancestors already; `way` lists those ancestors as (start, first, last token).
-        """
-        first, last = group[0][1], group[-1][1]
-        shared = _common(first, last)
-        same = shared == len(first) == len(last)
-        if same or (shared - depth) * (len(group) - 1) >= WORTH_SHARING:
-            if shared > depth:
-                parent = self.add(first[depth:shared], depth, parent, adapter)
-                way = (*way, (self.segments[parent].start, depth, shared))
-                depth = shared
-            if same:
-                self.paths.update((i, way) for i, _ in group)
-                return
-        for _, part in _runs(group, [int(tokens[shared]) if len(tokens) > shared else -1 for _, tokens in group]):
-            self.add_shared(part, adapter, depth, parent, way)
+    def add_shared(self, group: list[tuple[int, Tokens]], adapter: str) -> None:
+        """Lay down sequences, in lexicographic order, as a tree of the common beginnings that are worth a segment."""
+        # Of each subtree still to be laid: its sequences, how many tokens of each lie in ancestors already, the last of
+        # these, and all of them as (start, first, last token). A list, since rows may be nested deeper than calls may.
+        waiting: list[tuple[list[tuple[int, Tokens]], int, int, Way]]
+        waiting = [(group, 0, -1, ())]
+        while waiting:
+            group, depth, parent, way = waiting.pop()
+            first, last = group[0][1], group[-1][1]
+            shared = _common(first, last)
+            same = shared == len(first) == len(last)
+            if same or (shared - depth) * (len(group) - 1) >= WORTH_SHARING:
+                if shared > depth:
+                    parent = self.add(first[depth:shared], depth, parent, adapter)
+                    way = _joined(way, (self.segments[parent].start, depth, shared))
+                    depth = shared
+                if same:
+                    self.paths.update((i, way) for i, _ in group)
+                    continue
+            parts = _runs(group, [int(tokens[shared]) if len(tokens) > shared else -1 for _, tokens in group])
+            waiting += [(part, depth, parent, way) for _, part in reversed(parts)]
 
     def flat_positions(self, row: int, length: int) -> Tokens:
         """Flat position of each of a row's tokens."""
@@ -186,6 +210,13 @@ class _Layout:
         for start, first, last in self.paths[row]:
             flat[first:last] = np.arange(start, start + last - first)
         return flat
+
+
+def _joined(way: Way, last: tuple[int, int, int]) -> Way:
+    """A way gone on; where the new piece lies right behind the one before, they are one."""
+    if way and way[-1][0] + way[-1][2] - way[-1][1] == last[0]:
+        return (*way[:-1], (way[-1][0], way[-1][1], last[2]))
+    return (*way, last)
 
 
 def _runs(items: Sequence[Item], keys: Sequence[object]) -> list[tuple[object, list[Item]]]:
