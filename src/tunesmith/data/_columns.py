@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.core.errors import Mistake, nearest
 from tunesmith.core.records import Chat, Labelled
-from tunesmith.data._records import Built
+from tunesmith.data._row import COMPLETIONS, PROMPTS
 from tunesmith.data._spec import shapes
 
 SAMPLE = 200
-OPTIONAL = frozenset({"context"})
 _ANSWERS = frozenset({"output", "tags"})
 _IDENTIFIERS = re.compile(r"(.*_)?(id|idx|index|guid|uuid|key|fname|filename|url|title|split)(_.*)?")
 _SURE, _LIKELY = 0.9, 0.5
+_TURN = {"input": "what is asked", "output": "what is answered"}
 
 Fields = Mapping[str, Any]
 Getter = Callable[[Fields], Any]
@@ -29,22 +29,28 @@ class Wanted:
     `labels` is the list of labels, () when labels are what the data say, None when the output is free text.
     """
 
-    record: type[Built]
+    record: type[Any]
     fields: Mapping[str, str]
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    optional: Collection[str] = ()
     labels: tuple[str, ...] | None = None
     inputs_only: bool = False
 
     @property
     def required(self) -> tuple[str, ...]:
         """The fields no row can do without, in the task's order."""
-        spared = OPTIONAL | (_ANSWERS if self.inputs_only else frozenset())
+        spared = {*self.optional, *(_ANSWERS if self.inputs_only else ())}
         return tuple(name for name in self.fields if name not in spared)
 
     @property
     def known(self) -> tuple[str, ...]:
         """The fields that a column may be given for."""
-        return tuple(dict.fromkeys((*self.fields, *(("input", "output") if self.record is Chat else ()))))
+        return tuple(dict.fromkeys((*self.fields, *(_TURN if self.record is Chat else ()))))
+
+    def as_turn(self) -> Wanted:
+        """What a conversation of one question and one answer needs, for files that have no list of turns."""
+        usual = {"input": PROMPTS, "output": COMPLETIONS}
+        return Wanted(Labelled, _TURN, usual, labels=None, inputs_only=self.inputs_only)
 
 
 @dataclass(frozen=True)
@@ -76,14 +82,17 @@ def find_columns(rows: Sequence[Fields], wanted: Wanted, given: Mapping[str, Any
         return Columns({}, shape, "as the format says")
     if not chosen and (sure := _shape(rows, wanted, _SURE)):
         return Columns({}, sure, "by its columns")
-    named = _by_name(present, wanted, chosen)
+    named = _by_name(rows, present, wanted, chosen)
     if not _lacking(named, wanted):
         return Columns(named, how="as given" if chosen == named else "by name")
     if not chosen and (likely := _shape(rows, wanted, _LIKELY)):
         return Columns({}, likely, "by its columns")
+    if wanted.record is Chat:
+        wanted = wanted.as_turn()
+        named = _by_name(rows, present, wanted, named)
     guessed = _by_content(rows, present, wanted, named)
     if not _lacking(guessed, wanted):
-        return Columns(guessed, how="guessed from the content")
+        return Columns(guessed, how="by name" if guessed == named else "guessed from the content")
     raise Mistake(_not_found(present, wanted, guessed))
 
 
@@ -119,10 +128,12 @@ def _shape(rows: Sequence[Fields], wanted: Wanted, sure: float) -> str:
     return best if score[best] >= sure else ""
 
 
-def _by_name(present: list[str], wanted: Wanted, chosen: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def _by_name(
+    rows: Sequence[Fields], present: list[str], wanted: Wanted, chosen: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
     """Fields found by their own name, then by their usual ones, then by those numbered (summary1, summary2 …)."""
     found = dict(chosen)
-    folded = {_fold(name): name for name in reversed(present)}
+    folded = {_fold(name): name for name in reversed(present) if not _is_pair(rows[0].get(name))}
     for name in wanted.fields:
         usual = [_fold(alias) for alias in (name, *wanted.aliases.get(name, ()))]
         if name in found:

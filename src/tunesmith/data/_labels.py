@@ -18,10 +18,13 @@ class LabelReader:
     """Turns cells into labels of the list, and remembers which translations it made.
 
     `labels` is the list in its order; empty means every value is a label. `values` says in so many words what a cell
-    means, {"1": "negative"}, and goes before everything else.
+    means, {"1": "negative"}, and goes before everything else. `several` lets a cell hold any number of labels, or none.
     """
 
-    def __init__(self, labels: Sequence[str] = (), values: Mapping[Any, str] | None = None) -> None:
+    def __init__(
+        self, labels: Sequence[str] = (), values: Mapping[Any, str] | None = None, several: bool = False
+    ) -> None:
+        self.several = several
         self.labels = tuple(str(label) for label in labels)
         self.values = {_plain(key): str(label) for key, label in (values or {}).items()}
         self.translated: Counter[str] = Counter()
@@ -33,16 +36,17 @@ class LabelReader:
             raise Mistake(f"label_values: '{wrong[0]}' is not a label; {nearest(wrong[0], self.labels)}")
 
     def read(self, value: Any, column: str) -> tuple[str, ...]:
-        """The labels of a cell: a list, `a|b`, or one. Raises BadField when one of them is not in the list."""
+        """The labels of a cell: one, a list, or `a|b`. Raises BadField on one too many or not in the list."""
         if isinstance(value, list | tuple):
             parts = list(value)
-        elif isinstance(value, str) and "|" in value and value.strip() not in self.labels:
+        elif self.several and isinstance(value, str) and value.strip() not in self.labels:
             parts = [part for part in value.split("|") if part.strip()]
         else:
-            parts = [value]
+            parts = [] if self.several and value is None else [value]
         found = tuple(dict.fromkeys(self._one(part, column) for part in parts))
-        if not found:
-            raise BadField(column, "no label; expected one at least", "empty")
+        if not self.several and len(found) != 1:
+            got = f"{len(found)} labels ({', '.join(found)})" if found else "no label"
+            raise BadField(column, f"{got}; expected one, or the task multi_label", "label" if found else "empty")
         return found
 
     def _one(self, value: Any, column: str) -> str:
@@ -73,6 +77,8 @@ class LabelReader:
             numbers = ", ".join(f"{number} = {label}" for number, label in enumerate(self.labels[:_SHOWN]))
             example = f"`label_values: {{{text}: {self.labels[0]}, …}}`"
             return f"label {text} is not in the list ({numbers}); write {example} for another numbering"
+        if "|" in text:
+            return f"'{text}' is not in the list ({listed}); several labels a row need the task multi_label"
         hint = nearest(text, self.labels)
         advice = hint if hint.startswith("did") else "correct it, or add it to `labels:`"
         return f"label '{text}' is not in the list ({listed}); {advice}"

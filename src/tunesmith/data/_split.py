@@ -21,7 +21,7 @@ class Splits(NamedTuple, Generic[Some]):
     test: tuple[Some, ...]
 
 
-def split(records: Sequence[Some], validation: float = 0.0, test: float = 0.0, salt: str = "") -> Splits[Some]:
+def split(records: Sequence[Some], validation: float = 0.0, test: float = 0.0, *, salt: str = "") -> Splits[Some]:
     """Put each row on its side by the hash of what it asks.
 
     The place of a row depends on nothing but its own question (case and white space aside) and `salt`: rows added or

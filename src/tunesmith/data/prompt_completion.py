@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.data._row import BadField
-
-_PROMPTS = ("prompt", "question", "query", "instruction", "input", "user")
-_COMPLETIONS = ("completion", "response", "answer", "output", "assistant", "target")
+from tunesmith.data._row import COMPLETIONS, PROMPTS, BadField
 
 
 def fits(fields: Mapping[str, Any]) -> float:
     """Sure by the very names `prompt` and `completion` (or `response`); likely by the names others give the two."""
-    prompt, completion = _first(fields, _PROMPTS), _first(fields, _COMPLETIONS)
+    prompt, completion = _first(fields, PROMPTS), _first(fields, COMPLETIONS)
     if not prompt or not completion:
         return 0.0
     return 0.95 if prompt == "prompt" and completion in {"completion", "response"} else 0.5
@@ -21,8 +18,8 @@ def fits(fields: Mapping[str, Any]) -> float:
 
 def reshape(fields: Mapping[str, Any]) -> dict[str, Any]:
     """`input` and `output`, or `messages` when the prompt is a list of them."""
-    prompt = fields.get(_first(fields, _PROMPTS) or "prompt")
-    completion = fields.get(_first(fields, _COMPLETIONS) or "completion")
+    prompt = fields.get(_first(fields, PROMPTS) or "prompt")
+    completion = fields.get(_first(fields, COMPLETIONS) or "completion")
     if not isinstance(prompt, list):
         return {"input": prompt, "output": completion}
     answer = completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]

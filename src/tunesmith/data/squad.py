@@ -9,7 +9,7 @@ from typing import Any
 from tunesmith.core.errors import Mistake
 from tunesmith.data._objects import decode
 from tunesmith.data._open import read_text
-from tunesmith.data._row import UNANSWERABLE, Options, Row
+from tunesmith.data._row import Options, Row
 
 SUFFIXES = ()
 
@@ -23,7 +23,7 @@ def sniff(name: str, head: str) -> float:
 def rows(name: str, options: Options) -> Iterator[Row]:
     """Every question, named by its number: `input` the question, `context` the passage, `output` its answers.
 
-    A question without an answer (SQuAD 2.0) has the word "unanswerable" for it, and this is told.
+    A question that its passage does not answer (SQuAD 2.0) has an empty list for output.
     """
     text = read_text(Path(name), options.encoding)
     content, _ = decode(name, text, len(text) - len(text.lstrip()))
@@ -42,7 +42,4 @@ def _row(paragraph: dict[str, Any], question: dict[str, Any], source: str) -> Ro
     if "answers" not in question and not question.get("is_impossible"):
         return Row(fields, source)
     answers = list(dict.fromkeys(answer.get("text", "") for answer in question.get("answers") or []))
-    if not answers or question.get("is_impossible"):
-        note = f'no answer in the passage: the output is the word "{UNANSWERABLE}"'
-        return Row({**fields, "output": UNANSWERABLE}, source, note=note)
-    return Row({**fields, "output": answers}, source)
+    return Row({**fields, "output": [] if question.get("is_impossible") else answers}, source)
