@@ -232,7 +232,9 @@ def _shortened(series: Sequence[tuple[float, float]]) -> list[tuple[float, float
 
 def _running_mean(series: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Each loss averaged with its neighbours, a twelfth of the run in all; at the ends with those there are."""
-    values = [value for _, value in series]
-    reach = max(1, len(values) // 24)
-    windows = (values[max(0, index - reach) : index + reach + 1] for index in range(len(values)))
-    return [(step, statistics.fmean(window)) for (step, _), window in zip(series, windows, strict=True)]
+    sums = [0.0, *itertools.accumulate(value for _, value in series)]
+    reach = max(1, len(series) // 24)
+    ends = ((max(0, index - reach), min(len(series), index + reach + 1)) for index in range(len(series)))
+    return [
+        (step, (sums[end] - sums[start]) / (end - start)) for (step, _), (start, end) in zip(series, ends, strict=True)
+    ]
