@@ -103,7 +103,7 @@ def _print_run(run: RunRow, data: DataVersionRow | None) -> None:
             ("peak memory", peak),
             ("data", f"{data.hash[:12]} · {data.rows:,} rows" if data else None),
             ("part of", run.parent),
-            ("machine", f"{run.host.get('name')} · {run.host.get('cores')} cores"),
+            ("machine", f"{run.host['name']} · {run.host['processor']} · {run.host['cores']} cores"),
             ("versions", " · ".join(f"{name} {version}" for name, version in run.versions.items())),
         )
     )

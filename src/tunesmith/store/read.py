@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunesmith.store import machine
+from tunesmith.store import process
 from tunesmith.store.rows import ArtifactRow, DataVersionRow, EvaluationRow, RunRow
 from tunesmith.store.tables import Artifact, DataVersion, Evaluation, Run
 
@@ -13,7 +13,7 @@ def run_row(run: Run) -> RunRow:
         id=run.id,
         name=run.name,
         kind=run.kind,
-        status=machine.status_now(run.status, run.host),
+        status=process.status_now(run.status, run.host),
         config=run.config,
         config_hash=run.config_hash,
         data_version=run.data_version,

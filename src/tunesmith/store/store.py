@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
@@ -14,7 +15,8 @@ from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session, selectinload
 
 from tunesmith.core.errors import Mistake, nearest
-from tunesmith.store import comparison, machine, read
+from tunesmith.core.machine import inspect
+from tunesmith.store import comparison, process, read
 from tunesmith.store.open import writing
 from tunesmith.store.rows import Comparison, DataVersionRow, RunRow, Status
 from tunesmith.store.tables import Artifact, DataVersion, Evaluation, Run
@@ -57,7 +59,8 @@ class Store:
             run.data_version = None if data_version is None else _the_data_version(session, data_version).hash
             run.folder = str(folder)
             run.parent_id = None if parent is None else _the_run(session, parent).id
-            run.host, run.versions = machine.this_process(), machine.versions()
+            looked = inspect(torch="torch" in sys.modules)
+            run.host, run.versions = process.this_process(looked), looked.versions
             session.flush()
             return run.id
 
@@ -179,8 +182,8 @@ def content_hash(value: Mapping[str, Any]) -> str:
 
 def _take_over(session: Session, run: Run, kind: str, if_there: IfThere) -> None:
     """Make an existing run ready to be run again, or say why not."""
-    status = machine.status_now(run.status, run.host)
-    if status == "running" and machine.lives(run.host) and not machine.is_this_process(run.host):
+    status = process.status_now(run.status, run.host)
+    if status == "running" and process.lives(run.host) and not process.is_this_process(run.host):
         pid = run.host.get("pid")
         raise Mistake(f"run '{run.name}' is being made by process {pid}; wait for it, or choose another output_dir")
     if if_there == "refuse":

@@ -1,41 +1,30 @@
-"""Who makes a run: the machine, the process, the versions; and whether that process still lives."""
+"""Which process makes a run, on which machine, and whether it still lives."""
 
 from __future__ import annotations
 
 import os
-import platform
 import socket
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
+from tunesmith.core.machine import Machine
 from tunesmith.store.rows import Status
 
-_PACKAGES = ("tunesmith", "torch", "transformers", "tokenizers", "peft", "numpy")
 
-
-def this_process() -> dict[str, Any]:
-    """This machine and process, enough to tell later whether it still runs (`started`: seconds since 1970)."""
+def this_process(machine: Machine) -> dict[str, Any]:
+    """This process and its machine, enough to tell later whether it still runs (`started`: seconds since 1970)."""
     import psutil
 
     return {
         "name": socket.gethostname(),
-        "system": platform.platform(),
-        "cores": os.cpu_count(),
         "pid": os.getpid(),
         "started": psutil.Process().create_time(),
+        "system": machine.system,
+        "processor": machine.processor,
+        "cores": machine.cores,
+        "memory_gb": machine.memory_gb,
+        "gpu": machine.gpu,
     }
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on, of Python and of the packages that are there."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def is_this_process(host: Mapping[str, Any]) -> bool:
