@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tunesmith.core import packages
+from tunesmith.core import packages, progress
 from tunesmith.core.errors import Mistake
 from tunesmith.core.packages import cache_home, fetch_package, offline
 
@@ -54,7 +56,7 @@ def test_a_package_is_pulled_once_and_used_offline_after(shelf: Path, monkeypatc
     assert zipfile.ZipFile(first).read("small_thing/data.txt") == b"hello"
     assert first.is_relative_to(cache_home())
     assert [path.name for path in first.parent.iterdir()] == [first.name]
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was called again"))
+    monkeypatch.setattr(packages, "_run", lambda *_: pytest.fail("pip was called again"))
     assert fetch_package("small-thing", "1.0", expected, offline=True) == first
 
 
@@ -65,11 +67,11 @@ def test_a_wrong_hash_is_refused_with_both_and_nothing_is_kept(shelf: Path) -> N
 
 
 def test_a_registry_that_lies_to_pip_is_still_caught(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def tampered(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def tampered(command: list[str], _: str) -> tuple[int, str]:
         (Path(command[command.index("--dest") + 1]) / "small.whl").write_text("tampered")
-        return subprocess.CompletedProcess(command, 0, "", "")
+        return 0, ""
 
-    monkeypatch.setattr(subprocess, "run", tampered)
+    monkeypatch.setattr(packages, "_run", tampered)
     with pytest.raises(Mistake, match=f"got sha256 {hashlib.sha256(b'tampered').hexdigest()}; expected"):
         fetch_package("small-thing", "1.0", sha256(shelf))
     assert [path for path in (cache_home() / "packages").iterdir() if path.is_dir()] == []
@@ -98,13 +100,13 @@ def test_a_package_that_is_not_there_ends_in_one_line(shelf: Path) -> None:
 
 
 def test_two_at_once_pull_once(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, run = [], subprocess.run
+    calls, run = [], packages._run
 
-    def counted(*arguments: object, **options: object) -> object:
-        calls.append(arguments)
-        return run(*arguments, **options)  # type: ignore[call-overload]  # passed through as it came
+    def counted(command: list[str], description: str) -> tuple[int, str]:
+        calls.append(command)
+        return run(command, description)
 
-    monkeypatch.setattr(subprocess, "run", counted)
+    monkeypatch.setattr(packages, "_run", counted)
     expected = sha256(shelf)
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda _: fetch_package("small-thing", "1.0", expected), range(2)))
@@ -115,14 +117,23 @@ def test_two_at_once_pull_once(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_interrupted_pull_leaves_nothing_and_the_next_one_works(
     shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object, **__: object) -> None:
+    started: list[subprocess.Popen[str]] = []
+    begin = subprocess.Popen
+
+    def noted(*arguments: Any, **keys: Any) -> subprocess.Popen[str]:
+        started.append(begin(*arguments, **keys))
+        return started[-1]
+
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     expected = sha256(shelf)
     with monkeypatch.context() as patch:
-        patch.setattr(subprocess, "run", interrupted)
+        patch.setattr(subprocess, "Popen", noted)
+        patch.setattr(re, "fullmatch", interrupted)  # at the first line that pip writes
         with pytest.raises(KeyboardInterrupt):
             fetch_package("small-thing", "1.0", expected)
+    assert started[0].poll() is not None
     assert [path for path in (cache_home() / "packages").iterdir() if path.is_dir()] == []
     assert fetch_package("small-thing", "1.0", expected).exists()
 
@@ -134,8 +145,7 @@ def test_a_cache_that_cannot_be_written_names_the_setting(shelf: Path, monkeypat
 
 
 def test_a_python_without_pip_says_how_to_get_it(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = subprocess.CompletedProcess([], 1, "", f"{sys.executable}: No module named pip")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(packages, "_run", lambda *_: (1, f"{sys.executable}: No module named pip\n"))
     with pytest.raises(Mistake, match="-m ensurepip"):
         fetch_package("small-thing", "1.0", sha256(shelf))
 
@@ -151,3 +161,18 @@ def test_no_registry_is_named() -> None:
     source = Path(packages.__file__).read_text(encoding="utf-8")
     assert "http" not in source
     assert "pypi" not in source.lower()
+
+
+def test_pip_s_progress_is_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shown: list[tuple[float, float | None]] = []
+    advance = progress.Bar.advance
+
+    def noted(bar: progress.Bar, n: float = 1, **facts: object) -> None:
+        advance(bar, n, **facts)
+        shown.append((bar.done, bar.total))
+
+    monkeypatch.setattr(progress.Bar, "advance", noted)
+    script = tmp_path / "pip.py"
+    script.write_text("print('Collecting it\\nProgress 0 of 4000000\\nProgress 3000000 of 4000000\\nSaved it')")
+    assert packages._run([sys.executable, str(script)], "pulling it") == (0, "Collecting it\nSaved it\n")
+    assert shown == [(0.0, 4.0), (3.0, 4.0)]

@@ -10,10 +10,13 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
 from pathlib import Path
 
 from tunesmith.core.errors import Mistake
 from tunesmith.core.files import made_once
+from tunesmith.core.progress import track
 
 REMEDY = "set TUNESMITH_HOME to a folder with room that can be written"
 _TRUE = {"1", "true", "yes", "on"}
@@ -66,14 +69,45 @@ def _download(folder: Path, name: str, version: str, sha256: str, source: bool) 
     options = ["--no-deps", "--require-hashes", "--no-cache-dir", "--no-input", "--disable-pip-version-check"]
     kind = ["--no-binary", ":all:"] if source else ["--only-binary", ":all:"]
     command = [sys.executable, "-m", "pip", "download", *options, *kind, "--dest", str(folder), "-r", str(requirement)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    status, said = _run(command, f"pulling {name}")
     requirement.unlink()
     archive = next(iter(folder.iterdir()), None)
-    got = sha256_of(archive) if archive else _hash_in(done.stdout + done.stderr)
+    got = sha256_of(archive) if archive else _hash_in(said)
     if got and got != sha256:
         raise Mistake(f"{name}=={version}: got sha256 {got}; expected {sha256}; not kept: check the registry pip uses")
-    if done.returncode or archive is None:
-        raise Mistake(_why(name, version, done.stderr or done.stdout))
+    if status or archive is None:
+        raise Mistake(_why(name, version, said))
+
+
+def _run(command: list[str], description: str) -> tuple[int, str]:
+    """Run pip and follow its progress, which it writes as "Progress BYTES of BYTES" where it is new enough to do so.
+
+    Returns its exit status and all else it wrote. pip ends with us: it must not go on writing where another may start.
+    """
+    command = [*command, "--progress-bar", "raw" if _tells_progress() else "off"]
+    said: list[str] = []
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as pip,
+        track(None, "MB", description) as bar,
+    ):
+        try:
+            for line in pip.stdout or ():
+                if step := re.fullmatch(r"Progress (\d+) of (\d+)", line.strip()):
+                    bar.total = int(step[2]) / 1e6
+                    bar.advance(int(step[1]) / 1e6 - bar.done)
+                else:
+                    said.append(line)
+        except BaseException:
+            pip.kill()
+            raise
+    return pip.returncode, "".join(said)
+
+
+def _tells_progress() -> bool:
+    try:
+        return tuple(int(part) for part in version_of("pip").split(".")[:2]) >= (24, 1)
+    except (PackageNotFoundError, ValueError):
+        return False
 
 
 def _hash_in(text: str) -> str:
