@@ -229,6 +229,21 @@ def test_what_is_not_known_is_left_out(told: dict[str, Any], tmp_path: Path) -> 
     Console(width=80, file=io.StringIO()).print(table(told))
 
 
+def test_cautions_and_notes_are_told_wherever_they_come_from(tmp_path: Path) -> None:
+    told = climb()
+    told["test"]["caution"] = "1061 of 1061 right: saturated."
+    told["rungs"][2]["reason"] = "stopped early at step 40"
+    told["data"]["notes"] = ["12 rows had no label, dropped", "input is text"]
+    text = written(tmp_path, told).text
+    for said in ("saturated.", "stopped early at step 40", "12 rows had no label, dropped; input is text"):
+        assert said in text, said
+
+
+def test_a_climb_on_its_way_says_how_far_it_is(tmp_path: Path) -> None:
+    assert "Not at its end yet: 3 rungs measured so far." in written(tmp_path, {**climb(), "verdict": ""}).text
+    assert "No rung has been finished yet." in written(tmp_path, {}).text
+
+
 def test_a_run_shows_its_metrics_curve_and_receipt(tmp_path: Path) -> None:
     page = Page(write_run_report(tmp_path, run_result()).read_text(encoding="utf-8"))
     text = " ".join(page.text.split())

@@ -26,6 +26,7 @@ _RUNG_FIELDS = (
     *("artifact_bytes", "money", "prompt_tokens_per_query", "seconds_per_query", "forgetting_kl"),
     *("forgetting_bits_per_byte", "reason", "caution", "confusion"),
 )
+_CIRCUMSTANCES = ("stopped", "task", "data", "budget", "machine")
 
 
 def climb_view(climb: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,9 +35,13 @@ def climb_view(climb: Mapping[str, Any]) -> dict[str, Any]:
     finished = [rung for rung in rungs if rung["finished"]]
     chosen = next((rung for rung in finished if rung["chosen"]), None)
     pictures.lay_bars(finished)
+    cautions = [
+        ("test", (climb.get("test") or {}).get("caution")),
+        *((rung["name"], rung["caution"]) for rung in rungs),
+    ]
     return {
         "name": climb.get("name") or "climb",
-        "verdict": climb.get("verdict") or "No rung has been finished yet.",
+        "verdict": climb.get("verdict") or _so_far(len(finished)),
         "model": climb.get("model"),
         "command": climb.get("command"),
         "metric": words(climb.get("metric")),
@@ -49,7 +54,7 @@ def climb_view(climb: Mapping[str, Any]) -> dict[str, Any]:
         "curves": [rung for rung in rungs if rung["picture"]],
         "confusions": [rung for rung in finished if rung["confusion"]],
         "examples": _side_by_side(finished),
-        "cautions": [(rung["name"], rung["caution"]) for rung in rungs if rung["caution"]],
+        "cautions": [told for told in cautions if told[1]],
         "priced": any(is_number(rung["money"]) for rung in finished),
         "receipt": facts(climb.get("receipt") or {}),
         "facts": _how_it_was_made(climb),
@@ -165,6 +170,11 @@ def _measured_figure(label: str, measured: Mapping[str, Any]) -> Figure:
     return Figure(label, amounts.quality(measured.get("value")), " · ".join(filter(None, notes)))
 
 
+def _so_far(finished: int) -> str:
+    """What is said of a climb that has no verdict yet."""
+    return f"Not at its end yet: {finished} rungs measured so far." if finished else "No rung has been finished yet."
+
+
 def _in_short(rung: Mapping[str, Any]) -> str:
     """A run in one line, for want of a verdict."""
     if not rung["finished"]:
@@ -205,14 +215,9 @@ def _text(said: object) -> str:
 
 
 def _how_it_was_made(made: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Task, model, data, budget and machine, and what it took."""
-    task = made.get("task")
-    told = {
-        "task": task.get("name", task) if isinstance(task, Mapping) else task,
-        "model": made.get("model"),
-        "took": amounts.duration(made.get("seconds")),
-        **{key: made.get(key) for key in ("stopped", "data", "budget", "machine")},
-    }
+    """Model, task, data, budget and machine, and what it took."""
+    took = {"took": amounts.duration(made.get("seconds"))}
+    told = {"model": made.get("model"), **took, **{key: made.get(key) for key in _CIRCUMSTANCES}}
     return facts({key: value for key, value in told.items() if value not in (None, "", {}, amounts.NONE)})
 
 
@@ -227,5 +232,6 @@ def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{words(key)} {_plain(item)}" for key, item in value.items())
     if isinstance(value, Iterable) and not isinstance(value, str):
-        return ", ".join(_plain(item) for item in value)
+        items = [_plain(item) for item in value]
+        return ("; " if any(", " in item for item in items) else ", ").join(items)
     return amounts.NONE if value is None else str(value)
