@@ -144,6 +144,19 @@ def test_a_cache_that_cannot_be_written_names_the_setting(shelf: Path, monkeypat
         fetch_package("small-thing", "1.0", sha256(shelf))
 
 
+def test_half_an_archive_on_a_full_disk_is_not_told_as_a_wrong_hash(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(command: list[str], _: str) -> tuple[int, str]:
+        (Path(command[command.index("--dest") + 1]) / "small.whl").write_text("half")
+        return 1, "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
+
+    monkeypatch.setattr(packages, "_run", full)
+    with pytest.raises(Mistake, match="the disk is full; free some space, or set TUNESMITH_HOME"):
+        fetch_package("small-thing", "1.0", sha256(shelf))
+    assert [path for path in (cache_home() / "packages").iterdir() if path.is_dir()] == []
+
+
 def test_a_python_without_pip_says_how_to_get_it(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "_run", lambda *_: (1, f"{sys.executable}: No module named pip\n"))
     with pytest.raises(Mistake, match="-m ensurepip"):
