@@ -188,11 +188,14 @@ def test_quiet_json_and_offline_are_understood_anywhere(
         progress.say("a notice")
         _show.show({"offline": os.environ.get("TUNESMITH_OFFLINE")}, lambda: _show.line("for people"))
 
+    os.environ.pop("HF_HUB_DISABLE_PROGRESS_BARS", None)
     command(toy)
     assert _main.main(["toy"]) == 0
     assert capsys.readouterr() == ("for people\n", "a notice\n")
+    assert "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ
     assert _main.main(["--quiet", "toy"]) == 0
     assert capsys.readouterr() == ("for people\n", "")
+    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
     for words in (["--json", "toy", "--offline"], ["--offline", "toy", "--json"]):
         assert _main.main(words) == 0
         told = capsys.readouterr()
