@@ -20,10 +20,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { \
 		echo "no Python 3.11 or newer found; install one, or type: make PYTHON=/path/to/python3.11 install"; exit 2; }
 	@# Some systems' Python comes without ensurepip; then its own pip, run on .venv, puts pip there.
-	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV) || { \
+	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV) || { \
 		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
-		$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip; }
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+		$(PYTHON) -m pip --python $(VENV)/bin/python install -qq pip; }
+	@echo "installing into $(VENV); the first time takes a few minutes"
+	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
 quickstart: install ## pull a real model and real data, climb, print the table, write runs/movie-reviews/report.html
