@@ -1,0 +1,69 @@
+"""Tunesmith: from your own examples to the cheapest language model that does the work.
+
+The same recipes that the commands call, as functions::
+
+    import tunesmith
+
+    result = tunesmith.climb("task.yaml", minutes=20)
+    print(result["verdict"])
+    model = tunesmith.speaker(artifact="runs/movie-reviews")
+    print(model.answer(["A film to remember."]))
+
+A task is a file, or the same keys as a dictionary; further keys lie over it, with ``__`` for the dot
+(``method__name="lora"``). What a person can put right is raised as `Mistake`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import Mistake
+
+if TYPE_CHECKING:
+    from tunesmith.core.config import Project
+    from tunesmith.recipes.generate import Speaker
+
+__all__ = ["Mistake", "climb", "evaluate", "load", "speaker", "train"]
+
+Task = str | Path | Mapping[str, Any]
+
+
+def load(task: Task, **keys: Any) -> Project:
+    """The resolved task: a file, or its keys as a dictionary, with `keys` laid over it. Raises Mistakes, all at once."""
+    from tunesmith.core.config import load_project, resolve
+
+    overrides = {key.replace("__", "."): value for key, value in keys.items()}
+    if isinstance(task, Mapping):
+        return resolve(dict(task), overrides=overrides)
+    return load_project(task, overrides)
+
+
+def climb(task: Task, *, minutes: float | None = None, memory_gb: float | None = None, **keys: Any) -> dict[str, Any]:
+    """Try the rungs from cheap to dear and keep the cheapest that is as good as the best; see `recipes.climb`."""
+    from tunesmith.recipes.climb import climb as recipe
+
+    budget = {"budget__minutes": minutes, "budget__memory_gb": memory_gb}
+    return recipe(load(task, **keys, **{key: value for key, value in budget.items() if value is not None}))
+
+
+def train(task: Task, *, evaluate: bool = True, **keys: Any) -> dict[str, Any]:
+    """Train the task's method; see `recipes.train`."""
+    from tunesmith.recipes.train import train as recipe
+
+    return recipe(load(task, **keys), evaluate=evaluate)
+
+
+def evaluate(task: Task, *, artifact: str | Path | None = None, split: Any = "test", **keys: Any) -> dict[str, Any]:
+    """Measure a prompt or an artifact on a split; see `recipes.evaluate`."""
+    from tunesmith.recipes.evaluate import evaluate as recipe
+
+    return recipe(load(task, **keys), artifact=artifact, split=split)
+
+
+def speaker(artifact: str | Path | None = None, *, model: str | None = None) -> Speaker:
+    """An artifact or a plain model to be asked; see `recipes.generate`."""
+    from tunesmith.recipes.generate import speaker as recipe
+
+    return recipe(artifact=artifact, model=model)

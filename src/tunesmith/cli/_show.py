@@ -56,6 +56,18 @@ def line(text: str = "") -> None:
     typer.echo(text)
 
 
+def stream(piece: str) -> None:
+    """A piece of text as it comes, for people; with `--json` nothing, the result holds all of it."""
+    if not _json:
+        typer.echo(piece, nl=False)
+        sys.stdout.flush()
+
+
+def rich(grid: Table) -> None:
+    """A table that somebody else has filled."""
+    _print(grid, ())
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
     """A table for people. Columns of numbers stand to the right; piped, no cell is cut."""
     from rich import box

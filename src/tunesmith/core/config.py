@@ -71,7 +71,7 @@ class Data(Section):
     columns: dict[str, str | list[str]] = Field(
         default_factory=dict, description="our field: your column; found by itself where it can be"
     )
-    format: str | None = Field(None, description="a file of the data room, when the suffix does not tell")
+    format: str | None = Field(None, description="jsonl, csv, alpaca …, where the name and content do not tell")
     encoding: str = Field("utf-8", description="the encoding of text files")
     max_rows: int | None = Field(None, ge=1, description="use at most so many training rows")
 
@@ -80,7 +80,9 @@ class Budget(Section):
     """What the person is ready to spend."""
 
     minutes: float = Field(20.0, gt=0, description="wall-clock minutes for a climb, or for one training run")
-    memory_gb: float | None = Field(None, gt=0, description="peak memory allowed; default: four fifths of the machine's")
+    memory_gb: float | None = Field(
+        None, gt=0, description="peak memory allowed; default: four fifths of the machine's"
+    )
     price_per_hour: float | None = Field(None, gt=0, description="what an hour of this machine costs, for the price")
 
 
@@ -105,7 +107,7 @@ class Chosen:
         return f"Chosen({self.room}/{self.name}, {self.config!r})"
 
 
-def choose(room: str, name: str, /, **keys: Any) -> Chosen:
+def choose(room: str, /, name: str, **keys: Any) -> Chosen:
     """A choice made in code: ``choose("methods", "lora", r=8)``. Raises Mistake on an unknown name or key."""
     problems: list[str] = []
     chosen = _resolve_choice(room, {"name": name, **keys}, (room,), _Origin({}, room), problems)
@@ -113,8 +115,6 @@ def choose(room: str, name: str, /, **keys: Any) -> Chosen:
         raise Mistakes(problems)
     assert chosen is not None
     return chosen
-
-
 
 
 class Project(Section):
@@ -192,7 +192,10 @@ def resolve(tree: dict[str, Any], origin: _Origin | None = None, overrides: Mapp
     for name, field in Project.model_fields.items():
         extra = field.json_schema_extra
         if isinstance(extra, dict) and "room" in extra and (name in tree or "default" in extra):
-            values[name] = _resolve_choice(str(extra["room"]), tree.get(name, extra.get("default")), (name,), origin, problems)
+            chosen = tree.get(name, extra.get("default"))
+            if isinstance(chosen, dict) and "default" in extra:  # `lora_r: 8` alone means the default method
+                chosen = {"name": extra["default"], **chosen}
+            values[name] = _resolve_choice(str(extra["room"]), chosen, (name,), origin, problems)
     try:
         project = Project.model_validate(values)
     except ValidationError as error:

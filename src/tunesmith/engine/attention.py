@@ -224,7 +224,11 @@ def _by_autograd(
             scores = torch.tanh(scores / softcap) * softcap
         hidden = _hidden(span, length, window, query.device)
         if hidden is not None:
-            scores = scores.view(heads, length, -1).masked_fill(hidden, float("-inf")).view(groups, heads // groups * length, -1)
+            scores = (
+                scores.view(heads, length, -1)
+                .masked_fill(hidden, float("-inf"))
+                .view(groups, heads // groups * length, -1)
+            )
         shares = nn.functional.dropout(torch.softmax(scores, dim=-1), dropout).to(packed.dtype)
         o = torch.bmm(shares, _gather(value, span).to(packed.dtype)).float()
         pieces.append(o.view(heads, length, size).transpose(0, 1))

@@ -1,8 +1,8 @@
 """Checkpoints that are whole or absent, hold everything a run needs to go on bit for bit, and contain no pickle.
 
-    checkpoints/step-000100/weights.safetensors     what trains, by parameter name
-                            optimizer.safetensors   the optimizer's tensors, by parameter number and name
-                            state.json              step, losses the guard remembers, the caller's own state
+checkpoints/step-000100/weights.safetensors     what trains, by parameter name
+                        optimizer.safetensors   the optimizer's tensors, by parameter number and name
+                        state.json              step, losses the guard remembers, the caller's own state
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def save(
-    folder: Path, step: int, model: nn.Module, guard: Guard, state: dict[str, Any], best: dict[str, Tensor] | None = None
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    guard: Guard,
+    state: dict[str, Any],
+    best: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write the checkpoint of `step` below `folder` and drop all but the last two.
 
@@ -59,9 +64,7 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load(
-    checkpoint: Path, model: nn.Module, guard: Guard
-) -> tuple[int, dict[str, Any], dict[str, Tensor] | None]:
+def load(checkpoint: Path, model: nn.Module, guard: Guard) -> tuple[int, dict[str, Any], dict[str, Tensor] | None]:
     """Put model, optimizer, random state and guard back; returns the step, the caller's state and the best weights.
 
     Raises Mistake when the checkpoint belongs to another method or model.
@@ -69,7 +72,9 @@ def load(
     weights = load_file(checkpoint / "weights.safetensors")
     ours = dict(trained(model))
     if weights.keys() != ours.keys() or any(weights[name].shape != ours[name].shape for name in ours):
-        raise Mistake(f"{checkpoint}: made with another model or method; choose another output_dir or remove the folder")
+        raise Mistake(
+            f"{checkpoint}: made with another model or method; choose another output_dir or remove the folder"
+        )
     for name, parameter in ours.items():
         parameter.data.copy_(weights[name])
     tensors = load_file(checkpoint / "optimizer.safetensors")

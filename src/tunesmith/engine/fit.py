@@ -253,7 +253,9 @@ class _State:
         step, state, self.best = checkpoints.load(found, self.job.prepared.model, guard)
         receipt, kept_receipt = self.fit.receipt, state["receipt"]
         if any(receipt[key] != kept_receipt[key] for key in receipt.keys() - {"memory_estimate_mb", "pack_tokens"}):
-            raise Mistake(f"{folder}: holds a run with other rows or settings; choose another --output_dir or remove it")
+            raise Mistake(
+                f"{folder}: holds a run with other rows or settings; choose another --output_dir or remove it"
+            )
         self.job.pack_tokens = kept_receipt["pack_tokens"]  # other packs would add up in another order
         self.fit = Fit(**{**state["fit"], "receipt": kept_receipt})
         self.losses, self.since_best = state["recent"], state["since_best"]
@@ -270,7 +272,12 @@ class _State:
         if step.event:
             self.fit.events.append(f"step {step.number}: {step.event}")
             say(self.fit.events[-1])
-        line = {"step": step.number, "loss": step.loss, "learning_rate": step.learning_rate, "grad_norm": step.grad_norm}
+        line = {
+            "step": step.number,
+            "loss": step.loss,
+            "learning_rate": step.learning_rate,
+            "grad_norm": step.grad_norm,
+        }
         self._write({**line, "tokens": step.tokens, **step.metrics, **({"event": step.event} if step.event else {})})
 
     def validate(self, step: int) -> None:

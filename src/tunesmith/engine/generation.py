@@ -45,11 +45,12 @@ def generate(
     prefix: Sequence[int] = (),
     sampling: Sampling = Sampling(),
     max_tokens: int = 8192,
-    on_tokens: Callable[[int, list[int]], None] | None = None,
+    on_tokens: Callable[[dict[int, int], list[int]], object] | None = None,
 ) -> list[Generated]:
     """Continue every prompt until an end token or `max_new_tokens`; returns one result a prompt, in order.
 
-    `prefix` are virtual tokens before every prompt. `on_tokens(n, finished)` hears of each step: tokens made, rows finished.
+    `prefix` are virtual tokens before every prompt. `on_tokens(new, finished)` hears of each step: the new
+    token of each row that got one, and the rows that are done.
     Greedy results do not depend on how rows are put together, up to rounding.
     """
     rows = [Encoded((*prompt, 0), (*([0.0] * len(prompt)), 1.0)) for prompt in prompts]
@@ -73,7 +74,11 @@ def generate(
                 else:
                     made[row].append(token)
             if on_tokens is not None:
-                on_tokens(len(live), [group[row] for row, end in zip(live, ended, strict=True) if end])
+                new = zip(live, chosen.tolist(), ended, strict=True)
+                done = [
+                    group[row] for row, end in zip(live, ended, strict=True) if end or len(made[row]) == max_new_tokens
+                ]
+                on_tokens({group[row]: token for row, token, end in new if not end}, done)
             if any(ended):
                 stay = [place for place, end in enumerate(ended) if not end]
                 live = [live[place] for place in stay]

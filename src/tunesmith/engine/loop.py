@@ -29,6 +29,10 @@ PATIENCE_WITH_NAN = 5
 """Bad steps in a row after which a run is given up: it has diverged, and skipping batches will not help."""
 
 
+class Diverged(Mistake):
+    """Training that went nowhere for several steps in a row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What one optimizer step did. `loss` is the mean over its targets (nats a token, for sft); `event` is "" or a warning."""
@@ -87,7 +91,7 @@ class Guard:
             self.optimizer.load_state_dict(copy.deepcopy(self.kept[2]))
         self.bad = self.bad + 1 if event else 0
         if self.bad >= PATIENCE_WITH_NAN:
-            raise Mistake(f"training diverged ({event}), {self.bad} steps in a row; try a third of the learning rate")
+            raise Diverged(f"training diverged ({event}), {self.bad} steps in a row; try a third of the learning rate")
         if not event:
             self.losses.append(loss)
         return event
@@ -121,7 +125,8 @@ def run(
         for batch in batches(number):
             batch = batch.to(prepared.device)
             loss, targets, metrics = objective.loss(forward(prepared, batch), batch, config)
-            loss.backward()
+            if loss.requires_grad:  # else no trained weight takes part, which is told below
+                loss.backward()
             total, count, tokens = total + float(loss.detach()), count + float(targets), tokens + len(batch.tokens)
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + float(value)

@@ -36,7 +36,11 @@ class Estimate:
     def as_dict(self) -> dict[str, float]:
         """Rounded MB, for the receipt."""
         parts = {"held": self.held_mb, "trained": self.trained_mb, "activations": self.activations_mb}
-        return {**{k: round(v) for k, v in parts.items()}, "logits": round(self.logits_mb), "total": round(self.total_mb)}
+        return {
+            **{k: round(v) for k, v in parts.items()},
+            "logits": round(self.logits_mb),
+            "total": round(self.total_mb),
+        }
 
 
 def held_mb() -> float:
@@ -69,7 +73,14 @@ def estimate(
 
 
 def fitting_tokens(
-    prepared: Prepared, *, limit_mb: float, most: int, longest: int, targets_share: float, trainable: int, optimizer: str
+    prepared: Prepared,
+    *,
+    limit_mb: float,
+    most: int,
+    longest: int,
+    targets_share: float,
+    trainable: int,
+    optimizer: str,
 ) -> int:
     """The largest pack (flat tokens, at most `most`) whose estimate stays below `limit_mb`.
 

@@ -30,7 +30,12 @@ def make(
         for parameter in group["params"]:
             split.setdefault((float(group.get("scale", 1.0)), parameter.dim() > 1), []).append(parameter)
     prepared = [
-        {"params": tensors, "scale": scale, "lr": learning_rate * scale, "weight_decay": weight_decay if matrix else 0.0}
+        {
+            "params": tensors,
+            "scale": scale,
+            "lr": learning_rate * scale,
+            "weight_decay": weight_decay if matrix else 0.0,
+        }
         for (scale, matrix), tensors in split.items()
     ]
     if name == "sgd":

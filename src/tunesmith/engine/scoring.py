@@ -58,7 +58,9 @@ def candidate_logprobs(
         for answer in answers
     ]
     width = len(candidates[0]) if candidates else 0
-    heard = None if on_rows is None else lambda n: on_rows(n / width)  # rows here are candidates, the caller counts prompts
+    heard = (
+        None if on_rows is None else lambda n: on_rows(n / width)
+    )  # rows here are candidates, the caller counts prompts
     sums, _ = sequence_logprobs(prepared, rows, prefix=prefix, max_tokens=max_tokens, on_rows=heard)
     return sums.view(len(prompts), width)
 

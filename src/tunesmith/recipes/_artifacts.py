@@ -1,0 +1,137 @@
+"""What a rung leaves to be used: a method's weights, or only a way of asking, and in both cases how to ask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.config import Chosen, Project, choose
+from tunesmith.core.errors import Mistake
+from tunesmith.core.files import atomic_folder, atomic_write
+from tunesmith.core.records import Chat, Labelled, Message, as_dict
+from tunesmith.core.rooms import choice
+from tunesmith.evaluation.answers import Answerer, Prompting
+from tunesmith.recipes._work import Model, open_model
+
+_PROMPTING = "prompting.json"
+_WEIGHTS = ("tunesmith.json", "adapter_config.json")
+
+
+def save(folder: Path, model: Model, task: Chosen, prompting: Prompting, method: Chosen | None = None) -> int:
+    """Write an artifact whole or not at all; returns its bytes. `method` is what is attached, None for a prompt alone."""
+    from tunesmith.methods import _artifact
+
+    origin = model.origin(task)
+    told = {
+        "origin": asdict(origin),
+        "shots": [as_dict(shot) for shot in prompting.shots],
+        "similar": prompting.similar,
+        "offsets": list(prompting.offsets),
+    }
+
+    def beside(new: Path) -> None:
+        (new / _PROMPTING).write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
+        if method is not None and method.module.WHOLE:
+            model.loaded.tokenizer.save_pretrained(new)
+
+    if method is None:
+        with atomic_folder(folder) as new:
+            beside(new)
+    else:
+        _artifact.save(folder, model.loaded.model, method.name, method.config, origin, beside)
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def find(place: str | Path) -> Path:
+    """The artifact's folder: `place` itself, or `artifact` inside a run's folder. Raises Mistake when there is none."""
+    place = Path(place)
+    for folder in (place, place / "artifact"):
+        if any((folder / name).is_file() for name in (_PROMPTING, "tunesmith.json", "adapter_config.json")):
+            return folder
+    there = "nothing" if not place.exists() else "no artifact"
+    raise Mistake(f"{place}: {there} there; expected a run's folder or an adapter; type `tunesmith runs list`")
+
+
+def open_artifact(folder: Path, project: Project | None = None) -> tuple[Model, Answerer, Prompting]:
+    """Load the base an artifact was made for, lay the artifact on it, and give what answers with it.
+
+    `project` says the model where the artifact does not (an adapter of somebody else's). Raises Mistake when the base or
+    its chat template is another than the one it was made with.
+    """
+    base = project.model if project is not None else _origin(folder, _told(folder))["base"]
+    if not base:
+        raise Mistake(f"{folder}: does not say which model it belongs to; give a task file with `model:`")
+    model = open_model(base, project.precision if project is not None else "auto")
+    return model, *lay_on(model, folder, project)
+
+
+def lay_on(model: Model, folder: Path, project: Project | None = None) -> tuple[Answerer, Prompting]:
+    """Lay an artifact on a model that is loaded. The task is the artifact's own, or else the project's."""
+    from tunesmith.methods import _artifact
+
+    told = _told(folder)
+    origin = _origin(folder, told)
+    _check_base(folder, origin, model)
+    prefix: tuple[int, ...] = ()
+    if any((folder / name).is_file() for name in _WEIGHTS):
+        method, config = _artifact.load(folder, model.loaded.model, model.loaded.identity)
+        prefix = prefix_of(Chosen("methods", method, config), model)
+    free = project.task if project is not None else choose("tasks", "generation")
+    task = choose("tasks", **origin["task"]) if origin["task"] else free
+    shots = tuple(_shot(task, shot) for shot in told.get("shots", ()))
+    prompting = Prompting(shots, told.get("similar", 0), tuple(told.get("offsets", ())), prefix)
+    return Answerer(model.prepared, model.template, task), prompting
+
+
+@contextmanager
+def laid_on(model: Model, folder: Path, project: Project) -> Iterator[tuple[Answerer, Prompting]]:
+    """`lay_on` for a while; afterwards the base is as it was."""
+    from tunesmith.methods._attachment import attached
+
+    try:
+        yield lay_on(model, folder, project)
+    finally:
+        if (there := attached(model.loaded.model)) is not None:
+            choice("methods", there.method).detach(model.loaded.model)
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    path = folder / _PROMPTING
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _origin(folder: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+    from tunesmith.methods import _artifact
+
+    return told["origin"] if "origin" in told else asdict(_artifact.describe(folder).origin)
+
+
+def prefix_of(method: Chosen, model: Model) -> tuple[int, ...]:
+    """The virtual tokens that the attached method puts before every sequence; most have none."""
+    tokens: Callable[[Any], tuple[int, ...]] | None = getattr(method.module, "prefix_tokens", None)
+    return tokens(model.loaded.model) if tokens else ()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as JSON, whole or not at all."""
+    atomic_write(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def _check_base(folder: Path, origin: dict[str, Any], model: Model) -> None:
+    for what, ours in (("identity", model.loaded.identity), ("template", model.template.hash)):
+        if origin[what] and origin[what] != ours:
+            named = "other weights" if what == "identity" else "another chat template"
+            raise Mistake(
+                f"{folder}: made with {named} than {model.loaded.name} has now; expected {origin['base']} as it was"
+            )
+
+
+def _shot(task: Chosen, shot: dict[str, Any]) -> Any:
+    """A worked example out of JSON, of the task's kind of record."""
+    if task.module.RECORD is Chat:
+        return Chat(tuple(Message(**turn) for turn in shot["messages"]))
+    return Labelled(**{key: tuple(value) if isinstance(value, list) else value for key, value in shot.items()})

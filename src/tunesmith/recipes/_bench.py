@@ -1,0 +1,93 @@
+"""Setting up what all rungs are tried with: the model made ready, the rows encoded, the base remembered."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.config import Project
+from tunesmith.core.errors import Mistake
+from tunesmith.core.progress import say
+from tunesmith.core.records import Encoded
+from tunesmith.evaluation.answers import Answerer
+from tunesmith.evaluation.forgetting import remember
+from tunesmith.models.load import context_length
+from tunesmith.prompts.budget import shorten
+from tunesmith.recipes._artifacts import write_json
+from tunesmith.recipes._rungs import Bench
+from tunesmith.recipes._work import Examples, Model, need, open_model
+
+MEASURED_SHARE = 0.05
+"""Share of a climb's time that measuring one rung on the validation rows may take."""
+FEWEST_ROWS = 60
+LOSS_ROWS = 128
+"""Validation rows on which the loss is followed during training."""
+
+
+def open_bench(project: Project, examples: Examples, folder: Path, seconds: float) -> Bench:
+    """Load the model, encode the rows, remember the base, and choose how many rows the time allows to measure on.
+
+    The numbers of rows are written down in `folder`, so that a climb that goes on measures on the same ones.
+    """
+    need(examples.train, "train")
+    need(examples.validation, "validation")
+    model = open_model(project.model, project.precision)
+    length = context_length(model.loaded.model.config)
+    if project.max_length > length:
+        say(f"max_length {project.max_length} is more than the model's context; {length} is used")
+        project = project.model_copy(update={"max_length": length})
+    encoded, cut = encode(project, model, examples.train)
+    if not encoded:
+        raise Mistake(
+            f"train: no row is left within max_length {project.max_length}; raise it, or use too_long: truncate"
+        )
+    encoded_validation, _ = encode(project, model, examples.validation[:LOSS_ROWS])
+    begun = time.monotonic()
+    base = remember(model.prepared, model.template)
+    rows = _rows(Answerer(model.prepared, model.template, project.task), examples, folder, seconds)
+    return Bench(
+        project,
+        model,
+        examples,
+        examples.validation[: rows["validation"]],
+        encoded,
+        encoded_validation,
+        cut,
+        base,
+        forgetting_seconds=time.monotonic() - begun,
+        test_rows=rows["test"],
+    )
+
+
+def encode(project: Project, model: Model, records: Sequence[Any]) -> tuple[list[Encoded], dict[str, int]]:
+    """Rows as tokens to be trained on, the too long ones treated as `too_long` says; and how many those were."""
+    module, config = project.task.module, project.task.config
+    kept = shorten(
+        records,
+        lambda record: module.conversation(record, config),
+        model.template,
+        max_length=project.max_length,
+        policy=project.too_long,
+    )
+    return list(kept.rows), {"rows_dropped": kept.dropped, "rows_truncated": kept.truncated}
+
+
+def _rows(answerer: Answerer, examples: Examples, folder: Path, seconds: float) -> dict[str, int]:
+    """How many validation and test rows each measurement takes, from how long the first few take."""
+    kept = folder / "rows.json"
+    if kept.exists():
+        rows: dict[str, int] = json.loads(kept.read_text(encoding="utf-8"))
+        return rows
+    probe = examples.validation[:16]
+    answerer.answer(probe[:4], description="warming up")
+    per_row = answerer.answer(probe, description="measuring speed").seconds_per_query
+    affordable = max(FEWEST_ROWS, int(MEASURED_SHARE * seconds / per_row))
+    rows = {name: min(affordable, len(getattr(examples, name))) for name in ("validation", "test")}
+    for name, count in rows.items():
+        if count < len(getattr(examples, name)):
+            say(f"{name}: {count} of {len(getattr(examples, name))} rows are measured on, as the time allows")
+    write_json(kept, rows)
+    return rows

@@ -1,0 +1,133 @@
+"""A short race over learning rates on the user's own data, and how long the run itself may be.
+
+Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): every rate trains for a few steps, the better half for twice
+as many, and so on until one is left; they are compared by the loss on validation rows they do not train on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.config import Project
+from tunesmith.core.progress import say
+from tunesmith.core.seed import derive, seed_everything
+from tunesmith.engine.fit import Job, fit
+from tunesmith.engine.loop import Diverged
+from tunesmith.recipes._artifacts import write_json
+
+if TYPE_CHECKING:
+    from tunesmith.recipes._rungs import Bench
+
+FACTORS = (0.5, 1.0, 2.5, 6.0)
+"""The rates that race, as multiples of the method's own."""
+SHARE = 0.25
+"""Share of a rung's training time that the race may take."""
+MOST_EPOCHS = 3.0
+"""Passes over the training rows at most; validation keeps the best point on the way."""
+RACE_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RacePlan:
+    """What the race found: the learning rate, and the steps that the time allows."""
+
+    learning_rate: float
+    steps: int
+    race: tuple[dict[str, Any], ...] = ()
+
+
+def race(bench: Bench, project: Project, folder: Path, seconds: float, told: list[dict[str, Any]]) -> RacePlan:
+    """Choose learning rate and steps for `project.method` within `seconds`; `told` collects what was seen.
+
+    The choice is written down, so that an interrupted rung goes on with the same one.
+    """
+    kept = folder / "race.json"
+    if kept.exists():
+        plan = RacePlan(**json.loads(kept.read_text(encoding="utf-8")))
+        told += plan.race
+        return plan
+    runner = _Runner(bench, project, told)
+    runner.run(_rates(project)[0], steps=2)  # the first steps touch memory for the first time and tell nothing of speed
+    told.clear()
+    most = runner.steps_in(MOST_EPOCHS if project.num_train_epochs == 1.0 else project.num_train_epochs)
+    rates = _rates(project)
+    rounds = _rounds(len(rates))
+    unit = max(3, min(most // 8, int(seconds * SHARE / rounds / runner.seconds_per_step)))
+    spent = 0
+    while len(rates) > 1:
+        spent += unit
+        losses = {rate: runner.run(rate, steps=unit) for rate in rates}
+        rates = sorted(rates, key=lambda rate: losses[rate])[: math.ceil(len(rates) / 2)]
+        unit *= 2
+    left = seconds - runner.seconds
+    steps = max(1, min(most, int(0.93 * left / runner.seconds_per_step)))
+    plan = RacePlan(rates[0], steps, tuple(told))
+    write_json(kept, asdict(plan))
+    say(f"{project.method.name}: learning rate {plan.learning_rate:.2g}, {steps} steps")
+    return plan
+
+
+class _Runner:
+    """Trains afresh for a few steps, and keeps account of the time that takes."""
+
+    def __init__(self, bench: Bench, project: Project, told: list[dict[str, Any]]) -> None:
+        self.bench, self.project, self.told = bench, project, told
+        self.seconds_per_step = 1.0
+        self.begun = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the race began."""
+        return time.monotonic() - self.begun
+
+    def steps_in(self, epochs: float) -> int:
+        """Steps that so many passes over the training rows take."""
+        return math.ceil(epochs * len(self.bench.encoded) / self._job((), 1, 1.0).rows_a_step)
+
+    def run(self, rate: float, *, steps: int) -> float:
+        """Validation loss after `steps` steps at `rate`; infinite when it diverged."""
+        from tunesmith.recipes._rungs import attached
+
+        seed_everything(derive(self.project.seed, self.project.method.name))
+        with attached(self.bench, self.project.method) as prefix:
+            job = self._job(prefix, steps, rate)
+            try:
+                done = fit(job)
+            except Diverged:
+                self.told.append({"learning_rate": rate, "steps": steps, "value": None})
+                return math.inf
+        self.seconds_per_step = done.seconds / steps
+        self.told.append({"learning_rate": rate, "steps": steps, "value": done.best_loss})
+        return done.best_loss
+
+    def _job(self, prefix: tuple[int, ...], steps: int, rate: float) -> Job:
+        quick = {"learning_rate": rate, "lr_scheduler_type": "constant", "eval_steps": steps, "warmup_ratio": 0.2}
+        return Job(
+            self.bench.model.prepared,
+            self.project.model_copy(update=quick),
+            self.bench.encoded,
+            self.bench.encoded_validation[:RACE_ROWS],
+            prefix,
+            steps=steps,
+            description=f"{self.project.method.name}: trying {rate:.2g}",
+        )
+
+
+def _rates(project: Project) -> list[float]:
+    if project.learning_rate is not None:
+        return [project.learning_rate]
+    own = project.method.module.LEARNING_RATE
+    return [own * factor for factor in FACTORS]
+
+
+def _rounds(racers: int) -> int:
+    """How many times the first, shortest run a whole race takes."""
+    total, length = 0, 1
+    while racers > 1:
+        total, racers, length = total + racers * length, math.ceil(racers / 2), 2 * length
+    return max(1, total)

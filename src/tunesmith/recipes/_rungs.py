@@ -1,0 +1,215 @@
+"""The rungs: each a way of getting the job done, tried on the same validation rows and priced the same way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.config import Chosen, Project, choose
+from tunesmith.core.machine import PeakMemory
+from tunesmith.core.progress import say
+from tunesmith.core.records import Score
+from tunesmith.core.rooms import choice
+from tunesmith.core.seed import derive, seed_everything
+from tunesmith.engine.fit import Fit, Job, fit
+from tunesmith.evaluation.answers import Answerer, Answers, Prompting
+from tunesmith.evaluation.forgetting import Base, forgetting
+from tunesmith.methods._attachment import trainable
+from tunesmith.metrics._measure import Measurement, measure
+from tunesmith.prompts.budget import fit_shots
+from tunesmith.prompts.shots import Shots
+from tunesmith.recipes import _artifacts
+from tunesmith.recipes._outcome import Outcome
+from tunesmith.recipes._race import race
+from tunesmith.recipes._work import Examples, Model
+
+PROMPT_RUNGS = ("zero_shot", "few_shot")
+PROBE_ROWS = 96
+"""Validation rows on which numbers of shots are compared; the chosen number is measured on all of them."""
+
+
+@dataclass
+class Bench:
+    """What all rungs are tried with: the model, the rows, the encoded training rows, and what the base was like."""
+
+    project: Project
+    model: Model
+    examples: Examples
+    validation: Sequence[Any]
+    encoded: Sequence[Any]
+    encoded_validation: Sequence[Any]
+    cut: dict[str, int]
+    base: Base | None = None
+    seconds_per_query: float = 0.0
+    forgetting_seconds: float = 0.0
+    test_rows: int = 0
+    labels: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.labels = tuple(self.project.task.module.candidates(self.project.task.config))
+
+    @property
+    def answerer(self) -> Answerer:
+        """Answers rows with the model as it is at the moment."""
+        return Answerer(self.model.prepared, self.model.template, self.project.task)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A rung's outcome with what is not written into climb.json: its rows' scores."""
+
+    outcome: Outcome
+    scores: tuple[Score, ...]
+
+    def measurements(self) -> dict[str, Measurement]:
+        """Every metric of the task on the validation rows."""
+        return {name: Measurement(**one) for name, one in self.outcome.metrics.items()}
+
+
+def zero_shot(bench: Bench, folder: Path) -> Tried:
+    """Ask without an example."""
+    with _priced(bench, Outcome("zero_shot")) as outcome:
+        answers = bench.answerer.answer(bench.validation, description="zero_shot")
+        bench.seconds_per_query = answers.seconds_per_query
+        return _finish(bench, outcome, answers, Prompting(), folder)
+
+
+def few_shot(bench: Bench, folder: Path, seconds: float) -> Tried:
+    """Put worked examples into the prompt: twice as many each time, until the context is full, the score no longer rises or
+    the time is up; for labels with the prompt's leaning taken out or not, whichever is better.
+    """
+    until = time.monotonic() + seconds - bench.seconds_per_query * len(bench.validation) * 2
+    with _priced(bench, Outcome("few_shot")) as outcome:
+        pool, seed = Shots(bench.examples.train), derive(bench.project.seed, "shots")
+        probe = bench.validation[:PROBE_ROWS]
+        best: tuple[float, Prompting, Answers] | None = None
+        k, most = 1, _room(bench, pool, seed)
+        while k <= most and (best is None or time.monotonic() < until):
+            shots = tuple(pool.choose(None, k, "balanced" if bench.labels else "random", seed))
+            value, prompting, answers = _calibrated(bench, Prompting(shots), probe)
+            outcome.race.append({"shots": k, "calibrated": bool(prompting.offsets), "value": value})
+            if best is not None and value <= best[0]:
+                break
+            best, k = (value, prompting, answers), 2 * k
+        if best is None:
+            raise NoRoom("not one example fits into the context beside the longest question")
+        prompting = best[1]
+        outcome.config = {"shots": len(prompting.shots), "calibrated": bool(prompting.offsets)}
+        answers = bench.answerer.answer(bench.validation, prompting, "few_shot")
+        return _finish(bench, outcome, answers, prompting, folder)
+
+
+class NoRoom(Exception):
+    """A rung that cannot be tried on this data; the climb goes on without it."""
+
+
+def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
+    """Train the method `name` within `seconds`, evaluation included: a race over learning rates, then the run itself."""
+    seed_everything(derive(bench.project.seed, name))
+    own = bench.project.method
+    method = own if own.name == name else choose("methods", name)
+    if hasattr(method.module, "resolve"):
+        instruction = getattr(bench.project.task.config, "instruction", "")
+        method = Chosen(
+            "methods", name, method.module.resolve(method.config, bench.model.loaded.tokenizer, instruction)
+        )
+    project = bench.project.model_copy(update={"method": method})
+    after = 1.3 * bench.seconds_per_query * len(bench.validation) + bench.forgetting_seconds
+    with _priced(bench, Outcome(name)) as outcome:
+        begun = time.monotonic()
+        plan = race(bench, project, folder, max(10.0, seconds - after), outcome.race)
+        project = project.model_copy(update={"learning_rate": plan.learning_rate})
+        left = max(10.0, seconds - after - (time.monotonic() - begun))
+        with attached(bench, method) as prefix:
+            outcome.trainable_parameters = trainable(bench.model.loaded.model).count
+            job = Job(
+                bench.model.prepared,
+                project,
+                bench.encoded,
+                bench.encoded_validation,
+                prefix,
+                folder,
+                steps=plan.steps,
+                seconds=left,
+                description=name,
+            )
+            done = fit(job)
+            _tell(outcome, done, bench, time.monotonic() - begun)
+            outcome.config = {
+                **method.as_dict(),
+                "learning_rate": plan.learning_rate,
+                "steps": done.steps,
+                "epochs": round(done.steps * job.rows_a_step / len(bench.encoded), 2),
+            }
+            answers = bench.answerer.answer(bench.validation, Prompting(prefix=prefix), name)
+            if bench.base is not None:
+                lost = forgetting(bench.model.prepared, bench.base, prefix=prefix)
+                outcome.forgetting_kl, outcome.forgetting_bits_per_byte = lost.kl, lost.rise
+            return _finish(bench, outcome, answers, Prompting(prefix=prefix), folder, method)
+
+
+@contextmanager
+def attached(bench: Bench, method: Chosen) -> Iterator[tuple[int, ...]]:
+    """Attach a method to the bench's model for a while; gives its virtual tokens. The base comes back bit for bit."""
+    model = bench.model.loaded.model
+    method.module.attach(model, method.config)
+    try:
+        yield _artifacts.prefix_of(method, bench.model)
+    finally:
+        method.module.detach(model)
+
+
+@contextmanager
+def _priced(bench: Bench, outcome: Outcome) -> Iterator[Outcome]:
+    """Fill in what a rung took: seconds in all, peak memory, money where an hour has a price."""
+    begun = time.monotonic()
+    with PeakMemory() as peak:
+        yield outcome
+    outcome.seconds = time.monotonic() - begun
+    outcome.peak_memory_mb = peak.mb
+    if bench.project.budget.price_per_hour is not None:
+        outcome.money = outcome.seconds / 3600 * bench.project.budget.price_per_hour
+
+
+def _finish(
+    bench: Bench, outcome: Outcome, answers: Answers, prompting: Prompting, folder: Path, method: Chosen | None = None
+) -> Tried:
+    outcome.measured(answers, bench.validation, bench.labels)
+    task = bench.project.task
+    outcome.artifact_bytes = _artifacts.save(folder / "artifact", bench.model, task, prompting, method)
+    if method is None:
+        outcome.forgetting_kl = outcome.forgetting_bits_per_byte = 0.0  # the very same weights
+    return Tried(outcome, answers.scores)
+
+
+def _tell(outcome: Outcome, done: Fit, bench: Bench, seconds: float) -> None:
+    outcome.train_seconds = seconds
+    outcome.curve = done.curve
+    outcome.receipt = {**done.receipt, **bench.cut}
+    notes = [note for note in (done.stopped, *done.events[:3]) if note]
+    outcome.reason = "; ".join(notes)
+
+
+def _room(bench: Bench, pool: Shots, seed: int) -> int:
+    """How many shots fit into the context beside the longest question and answer."""
+    return fit_shots(bench)
+
+
+def _calibrated(bench: Bench, prompting: Prompting, probe: Sequence[Any]) -> tuple[float, Prompting, Answers]:
+    """The better of the prompt as it is and calibrated, on the probe rows: its value, higher is better."""
+    answerer, module = bench.answerer, bench.project.task.module
+    answers = answerer.answer(probe, prompting, f"{len(prompting.shots)} shots")
+    found = [(answers.measured, prompting, answers)]
+    if bench.labels:
+        for how in ("contextual", "batch"):
+            rows = bench.examples.train[: len(probe)]
+            leaning = replace(prompting, offsets=answerer.calibration(prompting, how, rows))
+            scores = answerer.rejudge(answers, probe, leaning.offsets)
+            found.append((measure(module.METRIC, scores), leaning, answers))
+    sign = 1.0 if choice("metrics", module.METRIC).BETTER == "higher" else -1.0
+    best = max(found, key=lambda one: sign * one[0].value)
+    return sign * best[0].value, best[1], best[2]

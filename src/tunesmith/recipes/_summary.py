@@ -1,0 +1,141 @@
+"""What a climb leaves: climb.json and the page after every rung, and at the end the winner, proven on the test rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.config import Project
+from tunesmith.core.errors import Mistake
+from tunesmith.core.files import atomic_folder
+from tunesmith.core.machine import inspect
+from tunesmith.evaluation import amounts
+from tunesmith.evaluation.answers import Answers
+from tunesmith.evaluation.report import write_report
+from tunesmith.recipes._artifacts import laid_on, write_json
+from tunesmith.recipes._outcome import Outcome
+from tunesmith.recipes._record import Record
+from tunesmith.recipes._rungs import Bench
+from tunesmith.recipes._work import Examples
+
+
+class Summary:
+    """Gathers a climb and writes it down as it grows, so that an interrupted one leaves what it had."""
+
+    def __init__(self, project: Project, examples: Examples, folder: Path, begun: float) -> None:
+        self.project, self.examples, self.folder, self.begun = project, examples, folder, begun
+        self.outcomes: list[Outcome] = []
+        self.ending: dict[str, Any] = {}
+
+    def seconds_left(self) -> float:
+        """What is left of the budget."""
+        return self.project.budget.minutes * 60 - (time.monotonic() - self.begun)
+
+    def check_same(self, identity: str) -> None:
+        """Raise Mistake when the folder holds a climb of another task, data or model: its rungs cannot be compared."""
+        task, seed, length = self.project.task.as_dict(), self.project.seed, self.project.max_length
+        what = json.dumps([task, seed, length, self.examples.version, identity], sort_keys=True)
+        mark = hashlib.sha256(what.encode()).hexdigest()
+        kept = self.folder / "climb.key"
+        if kept.exists() and kept.read_text(encoding="utf-8") != mark:
+            raise Mistake(
+                f"{self.folder}: holds a climb of another task, data, seed or model; choose another --output_dir"
+            )
+        kept.write_text(mark, encoding="utf-8")
+
+    def add(self, outcome: Outcome) -> None:
+        """A rung is done: write the climb so far."""
+        self.outcomes.append(outcome)
+        self.write()
+
+    def skip(self, name: str, reason: str, status: str = "skipped") -> None:
+        """A rung was not tried, or not to its end."""
+        self.add(Outcome(name, status=status, reason=reason))
+
+    def choose(self, name: str, versus_best: Mapping[str, Mapping[str, Any]]) -> None:
+        """Mark the chosen rung and copy what it left to `artifact/`."""
+        for outcome in self.outcomes:
+            outcome.chosen = outcome.name == name
+            outcome.versus_best = dict(versus_best.get(outcome.name, {}))
+        with atomic_folder(self.folder / "artifact") as new:
+            shutil.copytree(self.folder / "rungs" / name / "artifact", new, dirs_exist_ok=True)
+
+    def prove(self, bench: Bench, record: Record, best: str) -> None:
+        """Measure the winner, and asking without examples, once on test rows that nothing was chosen by."""
+        chosen = next(outcome for outcome in self.outcomes if outcome.chosen)
+        rows = self.examples.test[: bench.test_rows]
+        if rows:
+            plain = bench.answerer.answer(rows, description="zero_shot on test")
+            answers = plain
+            if chosen.name != "zero_shot":
+                with laid_on(bench.model, self.folder / "artifact", self.project) as (answerer, prompting):
+                    answers = answerer.answer(rows, prompting, f"{chosen.name} on test")
+            self.ending |= {"test": _told(answers), "test_baseline": _told(plain)}
+            record.measured("test", answers.metrics, {"rung": chosen.name})
+            record.measured("test", plain.metrics, {"rung": "zero_shot"})
+        record.left(chosen.name, self.folder / "artifact", bench.model.loaded.name)
+        record.peak_memory_mb = max(o.peak_memory_mb or 0.0 for o in self.outcomes if o.finished)
+        self.ending["verdict"] = _verdict(chosen, self.ending, best)
+        self.ending["command"] = f'tunesmith generate --artifact {self.folder} "your text"'
+        self.write()
+
+    def write(self) -> None:
+        """Write climb.json and report.html."""
+        told = self.as_dict()
+        write_json(self.folder / "climb.json", told)
+        write_report(self.folder, told)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What climb.json holds."""
+        finished = [outcome for outcome in self.outcomes if outcome.finished]
+        skipped = [outcome for outcome in self.outcomes if outcome.status == "skipped"]
+        return {
+            "name": self.folder.name,
+            "verdict": "",
+            "command": "",
+            "test": None,
+            "test_baseline": None,
+            "task": self.project.task.as_dict(),
+            "metric": finished[0].metric if finished else "",
+            "model": self.project.model,
+            "split": "validation",
+            "target": self.project.target,
+            "budget": self.project.budget.model_dump(mode="json"),
+            "stopped": skipped[-1].reason if skipped else "",
+            "seconds": time.monotonic() - self.begun,
+            "machine": inspect(torch=True).as_dict(),
+            "data": {"version": self.examples.version, **self.examples.counts(), "notes": list(self.examples.notes)},
+            "receipt": next((o.receipt for o in reversed(finished) if o.receipt), {}),
+            "rungs": [asdict(outcome) for outcome in self.outcomes],
+            **self.ending,
+        }
+
+
+def _told(answers: Answers) -> dict[str, Any]:
+    main = answers.measured
+    metrics = {name: asdict(one) for name, one in answers.metrics.items()}
+    return {**asdict(main), "metrics": metrics, "seconds_per_query": answers.seconds_per_query}
+
+
+def _verdict(chosen: Outcome, ending: Mapping[str, Any], best: str) -> str:
+    """The climb in one sentence: what to use, how good it is, what it costs, what it forgot."""
+    shown = ending.get("test") or {**asdict(chosen), "metric": chosen.metric}
+    split = "test" if ending.get("test") else "validation"
+    quality = f"{shown['metric'].replace('_', ' ')} {shown['value']:.3f} ({shown['low']:.3f} to {shown['high']:.3f}, {shown['n']} {split} rows)"
+    parts = [f"Use {chosen.name}: {quality}"]
+    plain = ending.get("test_baseline")
+    if plain and chosen.name != "zero_shot":
+        parts.append(f"where asking without examples gets {plain['value']:.3f}")
+    made = f"made in {amounts.duration(chosen.seconds)}"
+    parts.append(
+        f"{made} with {amounts.memory(chosen.peak_memory_mb)}, {amounts.duration(chosen.seconds_per_query)} a query"
+    )
+    if best != chosen.name:
+        parts.append(f"no worse beyond noise than {best}, which costs more")
+    return ", ".join(parts) + "."

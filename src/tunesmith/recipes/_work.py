@@ -1,0 +1,138 @@
+"""What every recipe starts from: the task file's data read and split, its model loaded and made ready."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.config import Chosen, Project, choose
+from tunesmith.core.errors import Mistake
+from tunesmith.core.progress import say
+from tunesmith.data._read import Reading, read
+from tunesmith.data._split import position, split
+from tunesmith.data._version import data_version
+
+if TYPE_CHECKING:
+    from tunesmith.engine.prepare import Precision, Prepared
+    from tunesmith.methods._artifact import Origin
+    from tunesmith.models.load import Loaded
+    from tunesmith.prompts.render import Template
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """The records of each split, how they were found, and the version of all of them together."""
+
+    train: tuple[Any, ...]
+    validation: tuple[Any, ...]
+    test: tuple[Any, ...]
+    notes: tuple[str, ...]
+    version: str
+
+    def counts(self) -> dict[str, int]:
+        """Rows in each split."""
+        return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model made ready, with its template, and where it comes from."""
+
+    loaded: Loaded
+    prepared: Prepared
+    template: Template
+
+    def origin(self, task: Chosen) -> Origin:
+        """What an artifact of this model says of where it belongs."""
+        from tunesmith.methods._artifact import Origin
+
+        return Origin(self.loaded.name, self.loaded.identity, self.template.hash, task.as_dict())
+
+
+def read_examples(project: Project) -> tuple[Project, Examples]:
+    """Read and split the data; the project comes back with the labels that were found in it, where it named none.
+
+    Raises Mistake or Mistakes when files are missing or rows are bad, and when a split is empty.
+    """
+    data = project.data
+    training = _read(project, data.train)
+    project = _with_labels(project, training)
+    shares = [share if isinstance(share, float | int) else 0.0 for share in (data.validation, data.test)]
+    train, validation, test = split(training.records, *shares)
+    notes = list(training.notes)
+    files: dict[str, tuple[Any, ...]] = {}
+    for name, spec in (("validation", data.validation), ("test", data.test)):
+        if not isinstance(spec, float | int):
+            reading = _read(project, spec)
+            notes += reading.notes
+            files[name] = reading.records
+    validation, test = files.get("validation", validation), files.get("test", test)
+    train, validation, test = _mixed(train), _mixed(validation), _mixed(test)
+    if data.max_rows is not None and len(train) > data.max_rows:
+        notes.append(f"{data.max_rows:,} of {len(train):,} training rows are used (max_rows)")
+        train = train[: data.max_rows]
+    version = data_version([*train, *validation, *test])
+    for note in notes:
+        say(note)
+    return project, Examples(train, validation, test, tuple(notes), version)
+
+
+def open_model(name: str, precision: Precision = "auto") -> Model:
+    """Load a model by name and make it ready for the engine."""
+    from tunesmith.engine.prepare import prepare
+    from tunesmith.models.load import load
+    from tunesmith.prompts.render import Template
+
+    loaded = load(name)
+    return Model(loaded, prepare(loaded.model, precision), Template(loaded.tokenizer))
+
+
+def need(rows: Sequence[Any], split_name: str) -> None:
+    """Raise Mistake when a split that is about to be used has no rows."""
+    if not rows:
+        raise Mistake(
+            f"{split_name}: no rows; expected some; set data.{split_name} to a share such as 0.1 or to a file"
+        )
+
+
+def folder_of(project: Project) -> Path:
+    """The run's folder, made when missing. Raises Mistake where it cannot be."""
+    from tunesmith.core.files import disk_mistakes
+
+    folder = Path(project.output_dir)
+    with disk_mistakes(folder, "choose another --output_dir"):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _mixed(rows: Sequence[Any]) -> tuple[Any, ...]:
+    """Rows in an order that has nothing to do with their file's, so that the first few stand for all of them.
+
+    The order follows from what a row says: rows added later do not change which of two comes first.
+    """
+    return tuple(sorted(rows, key=lambda row: position(row, "order")))
+
+
+def _read(project: Project, spec: Any) -> Reading[Any]:
+    task, data = project.task.module, project.data
+    labels = getattr(project.task.config, "labels", None)
+    return read(
+        spec,
+        record=task.RECORD,
+        fields=task.FIELDS,
+        aliases=task.ALIASES,
+        columns=data.columns,
+        labels=labels,
+        format=data.format,
+        encoding=data.encoding,
+    )
+
+
+def _with_labels(project: Project, reading: Reading[Any]) -> Project:
+    labels = getattr(project.task.config, "labels", None)
+    if labels is None or labels or not reading.labels:
+        return project
+    keys = {**project.task.config.model_dump(), "labels": list(reading.labels)}
+    return project.model_copy(update={"task": choose("tasks", project.task.name, **keys)})

@@ -1,0 +1,144 @@
+"""Climb: try the rungs from cheap to dear on the user's own data, and stop at the cheapest that is as good as the best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.config import Project
+from tunesmith.core.errors import Mistake, nearest
+from tunesmith.core.progress import say
+from tunesmith.core.rooms import choice, names
+from tunesmith.metrics._measure import Difference, compare
+from tunesmith.recipes._bench import open_bench
+from tunesmith.recipes._outcome import load
+from tunesmith.recipes._record import recorded
+from tunesmith.recipes._rungs import PROMPT_RUNGS, Bench, NoRoom, Tried, few_shot, trained, zero_shot
+from tunesmith.recipes._summary import Summary
+from tunesmith.recipes._work import folder_of, read_examples
+
+LADDER = ("zero_shot", "few_shot", "prompt_tuning", "bitfit", "lora", "full")
+"""The rungs in order of cost; other methods come where `rungs` puts them."""
+DEFAULT = LADDER[:-1]
+SHARES = {"zero_shot": 1.0, "few_shot": 1.0, "prompt_tuning": 1.0, "bitfit": 1.0, "lora": 2.0, "full": 3.0}
+"""How the time that is left is divided among the rungs that are left."""
+WITHOUT_GAIN = 2
+"""Trained rungs in a row that may bring nothing before the climb ends."""
+SOFT = frozenset({"prompt_tuning", "prefix", "p_tuning"})
+"""Rungs that leave every weight alone: weak on small models, so their failure says nothing of the rungs above."""
+
+
+def climb(project: Project) -> dict[str, Any]:
+    """Climb, and return what `climb.json` holds; the winner lies in `artifact/`, the page is `report.html`.
+
+    Finished rungs of an earlier climb with the same task, data and model in the same folder are kept, so that an
+    interrupted climb goes on where it stopped. Raises Mistake for bad input, and KeyboardInterrupt after keeping every
+    finished rung.
+    """
+    begun = time.monotonic()
+    rungs = rungs_of(project)
+    project, examples = read_examples(project)
+    folder = folder_of(project)
+    summary = Summary(project, examples, folder, begun)
+    with recorded(project, "climb", folder, examples) as record:
+        bench = open_bench(project, examples, folder, summary.seconds_left())
+        summary.check_same(bench.model.loaded.identity)
+        tried: dict[str, Tried] = {}
+        without_gain = 0
+        for place, name in enumerate(rungs):
+            reason = _reason_to_stop(project, tried, without_gain, summary.seconds_left())
+            if reason:
+                summary.skip(name, reason)
+                continue
+            seconds = _share(rungs[place:], summary.seconds_left() - _reserve(bench))
+            one = _try(bench, name, folder / "rungs" / name, seconds, summary)
+            if one is None:
+                continue
+            if tried and name not in PROMPT_RUNGS and name not in SOFT:
+                without_gain = 0 if _versus(_best(tried), one).better else without_gain + 1
+            tried[name] = one
+            summary.add(one.outcome)
+            record.measured("validation", one.measurements(), {"rung": name})
+        if not tried:
+            raise Mistake(
+                "no rung could be tried; see the reasons above, and raise --budget.minutes or --budget.memory_gb"
+            )
+        best = _best(tried)
+        summary.choose(choose_rung(tried), {name: asdict(_versus(best, one)) for name, one in tried.items()})
+        summary.prove(bench, record, best.outcome.name)
+    return summary.as_dict()
+
+
+def rungs_of(project: Project) -> list[str]:
+    """The rungs to try, from cheap to dear. Raises Mistake for one that is neither a prompt nor a method."""
+    wanted = project.rungs or list(DEFAULT)
+    known = [*PROMPT_RUNGS, *names("methods")]
+    for name in wanted:
+        if name not in known:
+            raise Mistake(f"rungs: there is no '{name}'; {nearest(name, known)}")
+    order = {name: place for place, name in enumerate(LADDER)}
+    return sorted(dict.fromkeys(wanted), key=lambda name: order.get(name, wanted.index(name) + len(LADDER)))
+
+
+def choose_rung(tried: dict[str, Tried]) -> str:
+    """The first rung, from cheap to dear, that is not worse than the best beyond noise."""
+    best = _best(tried)
+    return next(name for name, one in tried.items() if not _versus(best, one).worse)
+
+
+def _try(bench: Bench, name: str, here: Path, seconds: float, summary: Summary) -> Tried | None:
+    """Try one rung, or take it over from an earlier climb; None when there is no room for it."""
+    if (kept := load(here)) is not None:
+        bench.seconds_per_query = bench.seconds_per_query or kept[0].seconds_per_query or 0.0
+        say(f"{name}: finished before, {kept[0].line()}")
+        return Tried(kept[0], tuple(kept[1]))
+    try:
+        if name in PROMPT_RUNGS:
+            one = zero_shot(bench, here) if name == "zero_shot" else few_shot(bench, here, seconds)
+        else:
+            one = trained(bench, name, here, seconds)
+    except NoRoom as reason:
+        summary.skip(name, str(reason))
+        return None
+    except KeyboardInterrupt:
+        summary.skip(name, "interrupted; type the same command again to go on", status="interrupted")
+        raise
+    one.outcome.save(here, one.scores)
+    say(f"{name}: {one.outcome.line()}")
+    return one
+
+
+def _reason_to_stop(project: Project, tried: dict[str, Tried], without_gain: int, left: float) -> str:
+    if project.target is not None and tried:
+        best = _best(tried).outcome
+        higher = choice("metrics", best.metric).BETTER == "higher"
+        bound = best.low if higher else best.high
+        if bound is not None and (bound >= project.target if higher else bound <= project.target):
+            return f"not needed: {best.name} meets the target of {project.target:g}"
+    if without_gain >= WITHOUT_GAIN:
+        return f"not needed: {without_gain} trained rungs in a row brought nothing beyond noise"
+    if tried and left <= 0:
+        return f"no time left of {project.budget.minutes:g} minutes"
+    return ""
+
+
+def _best(tried: dict[str, Tried]) -> Tried:
+    sign = 1.0 if choice("metrics", next(iter(tried.values())).outcome.metric).BETTER == "higher" else -1.0
+    return max(tried.values(), key=lambda one: sign * (one.outcome.value or 0.0))
+
+
+def _versus(best: Tried, one: Tried) -> Difference:
+    return compare(one.outcome.metric, best.scores, one.scores)
+
+
+def _share(rungs: Sequence[str], seconds: float) -> float:
+    shares = [SHARES.get(name, 2.0) for name in rungs]
+    return seconds * shares[0] / sum(shares)
+
+
+def _reserve(bench: Bench) -> float:
+    """Seconds kept for proving the winner on the test rows."""
+    return float(bench.seconds_per_query * bench.test_rows * 2 + 10)

@@ -1,0 +1,72 @@
+"""Generate: ask a model or an artifact, once or in a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.config import Project, choose
+from tunesmith.core.records import Chat, Labelled, Message
+from tunesmith.evaluation.answers import Answerer, Prompting
+from tunesmith.recipes import _artifacts
+from tunesmith.recipes._work import open_model
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """A model that answers: `answer` does a task's work on a text, `reply` goes on with a conversation."""
+
+    answerer: Answerer
+    prompting: Prompting
+
+    def answer(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """The task's answer to each text; for labels with each label's probability."""
+        task = self.answerer.task
+        records = [_record(task.module, text) for text in texts]
+        prompts = self.answerer.prompts(records, self.prompting)
+        labels = task.module.candidates(task.config)
+        if not labels:
+            outputs = self.answerer.write(prompts, self.prompting)
+            return [{"input": text, "output": output} for text, output in zip(texts, outputs, strict=True)]
+        found = self.answerer.probabilities(prompts, labels, self.prompting)
+        return [
+            {"input": text, "output": max(shares, key=shares.__getitem__), "probabilities": shares}
+            for text, shares in zip(texts, found, strict=True)
+        ]
+
+    def reply(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        on_text: Callable[[str], object] | None = None,
+    ) -> str:
+        """The assistant's next turn. `on_text` hears the text as it grows, a piece at a time."""
+        from tunesmith.engine.generation import Sampling
+
+        sampling = Sampling(temperature, top_p, seed)
+        return self.answerer.converse(
+            messages, self.prompting, max_new_tokens=max_new_tokens, sampling=sampling, on_text=on_text
+        )
+
+
+def speaker(*, artifact: str | Path | None = None, model: str | None = None, project: Project | None = None) -> Speaker:
+    """Open an artifact (a run's folder, or an adapter), or a plain model, to be talked to.
+
+    Raises Mistake when there is no artifact, or it does not fit its base.
+    """
+    if artifact is not None:
+        _, answerer, prompting = _artifacts.open_artifact(_artifacts.find(artifact), project)
+        return Speaker(answerer, prompting)
+    opened = open_model(model or (project.model if project else "smollm2-135m-instruct"))
+    task = project.task if project else choose("tasks", "generation")
+    return Speaker(Answerer(opened.prepared, opened.template, task), Prompting())
+
+
+def _record(task: Any, text: str) -> Any:
+    return Chat((Message("user", text),)) if task.RECORD is Chat else Labelled(text)

@@ -1,0 +1,102 @@
+"""Train: one rung by hand. Goes on where it was killed; running it again repeats it bit for bit."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from tunesmith.core.config import Chosen, Project
+from tunesmith.core.machine import PeakMemory, inspect
+from tunesmith.core.progress import say
+from tunesmith.core.seed import seed_everything
+from tunesmith.engine.fit import Job, fit
+from tunesmith.evaluation.answers import Answerer, Prompting
+from tunesmith.evaluation.forgetting import forgetting, remember
+from tunesmith.evaluation.report import write_run_report
+from tunesmith.methods._attachment import trainable
+from tunesmith.recipes import _artifacts
+from tunesmith.recipes._bench import LOSS_ROWS, encode
+from tunesmith.recipes._outcome import Outcome
+from tunesmith.recipes._record import recorded
+from tunesmith.recipes._work import folder_of, need, open_model, read_examples
+
+
+def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
+    """Train `project.method`, and return what `result.json` holds; the artifact lies in `artifact/`.
+
+    With `evaluate` the validation rows are answered and forgetting is measured afterwards. An interrupted run of the same
+    task file in the same folder goes on from its last checkpoint. Raises Mistake for bad input, for a run that does not
+    fit into memory, and for a folder that holds another run.
+    """
+    project, examples = read_examples(project)
+    need(examples.train, "train")
+    folder = folder_of(project)
+    with recorded(project, "train", folder, examples) as record, PeakMemory() as peak:
+        begun = time.monotonic()
+        model = open_model(project.model, project.precision)
+        base = remember(model.prepared, model.template) if evaluate else None
+        encoded, cut = encode(project, model, examples.train)
+        encoded_validation, _ = encode(project, model, examples.validation[:LOSS_ROWS])
+        method = resolved(project.method, project, model)
+        seed_everything(project.seed)
+        method.module.attach(model.loaded.model, method.config)
+        prefix = _artifacts.prefix_of(method, model)
+        project = project.model_copy(update={"method": method})
+        job = Job(
+            model.prepared,
+            project,
+            encoded,
+            encoded_validation,
+            prefix,
+            folder,
+            seconds=project.budget.minutes * 60,
+            description=method.name,
+        )
+        receipt = {**job.receipt(), **cut, "template": model.template.hash}
+        _artifacts.write_json(folder / "receipt.json", receipt)
+        say(f"{receipt['trained_tokens']:,} of {receipt['tokens']:,} tokens trained, {_cut(cut)}")
+        done = fit(job)
+        outcome = Outcome(method.name, reason="; ".join(note for note in (done.stopped, *done.events[:3]) if note))
+        outcome.train_seconds, outcome.curve, outcome.receipt = done.seconds, done.curve, receipt
+        outcome.trainable_parameters = trainable(model.loaded.model).count
+        outcome.config = {**method.as_dict(), "learning_rate": job.plan.learning_rate, "steps": done.steps}
+        prompting = Prompting(prefix=prefix)
+        outcome.artifact_bytes = _artifacts.save(folder / "artifact", model, project.task, prompting, method)
+        if base is not None and examples.validation:
+            answers = Answerer(model.prepared, model.template, project.task).answer(examples.validation, prompting)
+            outcome.measured(answers, examples.validation, project.task.module.candidates(project.task.config))
+            lost = forgetting(model.prepared, base, prefix=prefix)
+            outcome.forgetting_kl, outcome.forgetting_bits_per_byte = lost.kl, lost.rise
+            record.measured("validation", answers.metrics, {"rung": method.name})
+        record.left(method.name, folder / "artifact", model.loaded.name)
+        outcome.seconds = time.monotonic() - begun
+        outcome.peak_memory_mb = record.peak_memory_mb = peak.mb
+        if project.budget.price_per_hour is not None:
+            outcome.money = outcome.seconds / 3600 * project.budget.price_per_hour
+        result = {
+            **asdict(outcome),
+            "name": folder.name,
+            "method": method.name,
+            "task": project.task.as_dict(),
+            "model": project.model,
+            "data": {"version": examples.version, **examples.counts(), "notes": list(examples.notes)},
+            "machine": inspect(torch=True).as_dict(),
+            "best_validation_loss": done.best_loss if done.curve else None,
+            "command": f'tunesmith generate --artifact {folder} "your text"',
+        }
+        _artifacts.write_json(folder / "result.json", result)
+        write_run_report(folder, result)
+        return result
+
+
+def resolved(method: Chosen, project: Project, model: Any) -> Chosen:
+    """The method with what only the tokenizer and the task know filled in."""
+    if not hasattr(method.module, "resolve"):
+        return method
+    instruction = getattr(project.task.config, "instruction", "")
+    return Chosen(method.room, method.name, method.module.resolve(method.config, model.loaded.tokenizer, instruction))
+
+
+def _cut(cut: dict[str, int]) -> str:
+    return f"{cut['rows_truncated']} rows cut, {cut['rows_dropped']} dropped"
