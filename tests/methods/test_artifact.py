@@ -171,6 +171,7 @@ def test_settings_that_are_not_as_written_are_refused(adapter: Path, toy_llama: 
 def test_a_foreign_adapter_that_is_not_understood_is_refused(adapter: Path, toy_llama: Any) -> None:
     (adapter / "tunesmith.json").unlink()
     settings = adapter / "adapter_config.json"
+    assert _artifact.describe(adapter).origin == _artifact.Origin("toy-base")
     change(settings, use_dora=True)
     refused(adapter, toy_llama, "use_dora: True is not supported by lora")
     change(settings, use_dora=False, r="many")

@@ -49,6 +49,17 @@ def test_dropout_is_for_training_and_leaves_the_base_alone() -> None:
     assert torch.equal(made(x), made.base(x))
 
 
+def test_a_model_in_evaluation_mode_stays_in_it(toy_llama: Any) -> None:
+    before = toy_llama(input_ids=IDS).logits
+    lora.attach(toy_llama, lora.Config(r=2, dropout=0.5, alpha=100))
+    for made in toy_llama.modules():
+        if isinstance(made, lora.LoraLinear):
+            nn.init.normal_(made.lora_B)
+    adapted = toy_llama(input_ids=IDS).logits
+    assert torch.equal(toy_llama(input_ids=IDS).logits, adapted)
+    assert not torch.equal(adapted, before)
+
+
 class Float32Face(nn.Linear):
     """As the engine's linear layer: bfloat16 inside, float32 outside."""
 

@@ -33,6 +33,13 @@ def test_resolve_takes_the_given_text_or_else_the_instruction(toy_tokenizer: Any
     assert prompt_tuning.resolve(Config(init="random"), toy_tokenizer, "else") == Config(init="random")
 
 
+def test_resolve_leaves_a_begin_token_to_the_sequence_itself() -> None:
+    def tokenizer(text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        return {"input_ids": [1] * add_special_tokens + [40, 50]}
+
+    assert prompt_tuning.resolve(Config(), tokenizer, "a b").init_ids == (40, 50)
+
+
 def test_vocabulary_draws_rows_of_the_embedding(toy_llama: Any) -> None:
     rows = {tuple(row.tolist()) for row in toy_llama.get_input_embeddings().weight}
     found = [tuple(row.tolist()) for row in vectors(toy_llama, Config(num_virtual_tokens=50, init="vocabulary"))]
