@@ -92,7 +92,7 @@ SPECIAL = [
 LESSONS = [
     "positive negative yes no I do not know. Is this review positive or negative?\n\nA fine film.\nAnswer in one word:",
     "User: Who?\nAssistant: Jane\n\nYes.\n Yes.\n\n### user:\nWhy?\n\n### assistant:\nBecause.\n\n",
-    "[INST] Why? [/INST] Because.",
+    "[INST] Why? [/INST] Because. A:Jane A:Jane",
 ] * 4
 
 Tokenizers = Callable[[str], "PreTrainedTokenizerBase"]
@@ -243,7 +243,7 @@ def test_every_turn_is_trained_with_its_end(template: Template, family: str) -> 
     first = "Jane" + (
         ENDS[family] if family != "open" else ""
     )  # nothing says "stop" inside a template without end marks
-    assert [text.strip() for text in trained_texts(template, messages)] == [first, "I do not know." + ENDS[family]]
+    assert [text.lstrip() for text in trained_texts(template, messages)] == [first, "I do not know." + ENDS[family]]
 
 
 def test_untrained_turns_are_context(template: Template) -> None:
@@ -277,9 +277,28 @@ def test_a_system_prompt_is_never_lost(template: Template) -> None:
     assert text.index("Answer with one word:") < text.index("Who?")
 
 
+@pytest.mark.parametrize("template_of", [GEMMA, MISTRAL])
+def test_a_late_system_prompt_is_not_lost_where_there_is_no_place_for_it(
+    tokenizers: Tokenizers, template_of: str
+) -> None:
+    template = with_template(tokenizers("bytes"), template_of)
+    prompt = template.prompt((*talk("Who?", "Jane"), Message("system", "Be brief.")))
+    assert "Be brief." in template.tokenizer.decode(prompt)
+
+
 def test_at_most_one_beginning_of_sequence(template: Template) -> None:
     ids = template.conversation(talk("Who?", "Jane")).ids
     assert ids.count(template.tokenizer.bos_token_id) <= 1
+
+
+def test_the_short_way_gives_what_the_long_way_does(template: Template, family: str) -> None:
+    """A special token before each answer lets one tokenization do; looking at every beginning must come to the same."""
+    marks = (False,) if family in REWRITES else ()
+    rows = [talk("Who?\n\n", "Jane", "Why", " So.\n", trained=marks), talk("Is it?", "\n\nyes", system="Be brief.")]
+    slow = Template(template.tokenizer)
+    vars(slow)["_tail"] = None
+    assert template.conversations(rows) == slow.conversations(rows)
+    assert template.prompts(row[:-1] for row in rows) == slow.prompts(row[:-1] for row in rows)
 
 
 WORDS = some.text("ab \n.'Jé", max_size=8)
@@ -402,3 +421,85 @@ def test_an_end_mark_in_the_words_of_an_answer_does_not_end_it(tokenizers: Token
     tokenizer.chat_template = CHATML
     (learned,) = trained_texts(Template(tokenizer), talk("What ends a turn?", "That is <|im_end|> here."))
     assert learned == "That is <|im_end|> here.<|im_end|>"
+
+
+def with_template(tokenizer: PreTrainedTokenizerBase, template: str) -> Template:
+    tokenizer.chat_template = template
+    return Template(tokenizer)
+
+
+EACH = "{% for message in messages %}"
+DONE = "{% endfor %}{% if add_generation_prompt %}"
+
+
+def test_an_open_template_keeps_its_space_and_the_answers_own(tokenizers: Tokenizers) -> None:
+    template = with_template(
+        tokenizers("bytes"),
+        EACH + "{{ message['role'] + ': ' + message['content'] + '\n' }}" + DONE + "{{ 'assistant:' }}{% endif %}",
+    )
+    assert trained_texts(template, talk("Who?", "Jane")) == [" Jane</s>"]
+    assert trained_texts(template, talk("Code?", "  indented")) == ["   indented</s>"]
+    trimming = with_template(
+        tokenizers("bytes"),
+        EACH
+        + "{{ message['role'] + ':' + message['content'] | trim + '\n' }}"
+        + DONE
+        + "{{ 'assistant:' }}{% endif %}",
+    )
+    assert trained_texts(trimming, talk("Code?", "  indented")) == ["indented</s>"]
+
+
+def test_an_answer_that_merges_with_its_opening_gets_no_space_when_split(tokenizers: Tokenizers) -> None:
+    template = with_template(
+        tokenizers("metaspace"),
+        EACH + "{{ message['content'] if message['role'] == 'user' else ' A:' + message['content'] + '</s>' }}"
+        + DONE + "{{ ' A:' }}{% endif %}",
+    )  # fmt: skip
+    whole = template.tokenizer.tokenize("Who? A:Jane</s>")
+    assert "▁A:Jane" in whole, "the tokenizer would merge"
+    ids = template.conversation(talk("Who?", "Jane")).ids
+    assert template.tokenizer.decode(ids) == "Who? A:Jane</s>"
+    assert trained_texts(template, talk("Who?", "Jane")) == ["Jane</s>"]
+
+
+def test_an_opening_without_the_special_token_that_others_have(tokenizers: Tokenizers) -> None:
+    template = with_template(
+        tokenizers("greedy"),
+        EACH + "{% set opened = '<|assistant|>' if loop.index0 < 2 else '\nAssistant:' %}"
+        "{{ '<|user|>' if message['role'] == 'user' else opened }}{{ message['content'] }}"
+        "{{ '<|end|>' if message['role'] == 'assistant' }}"
+        + DONE + "{{ '<|assistant|>' if messages | length < 2 else '\nAssistant:' }}{% endif %}",
+    )  # fmt: skip
+    messages = talk("Who?", "Jane", "Who?", " Jane")
+    prompt, row = template.prompt(messages[:-1]), template.conversation(messages)
+    assert row.ids[: len(prompt)] == prompt
+    assert trained_texts(template, messages) == ["Jane<|end|>", " Jane<|end|>"]
+
+
+def test_an_end_mark_that_takes_the_line_end_along(tokenizers: Tokenizers) -> None:
+    """Phi-3's `<|end|>` swallows the white space after it: still one tokenization, still trained."""
+    from tokenizers import AddedToken
+
+    tokenizer = tokenizers("bytes")
+    stop = AddedToken("<|stop|>", rstrip=True, special=True)
+    tokenizer.add_special_tokens({"additional_special_tokens": [stop]})
+    template = with_template(tokenizer, PHI3.replace("<|end|>", "<|stop|>"))
+    messages = talk("Who?", "Jane", "Why?", "So.")
+    assert trained_texts(template, messages) == ["Jane<|stop|>", "So.<|stop|>"]
+    turns = [f"<|{message.role}|>\n{message.content}<|stop|>\n" for message in messages]
+    assert (
+        list(template.conversation(messages).ids)
+        == tokenizer("".join((*turns, "</s>")), add_special_tokens=False)["input_ids"]
+    )
+
+
+def test_a_line_end_that_is_a_token_of_its_own_is_no_end_mark(tokenizers: Tokenizers) -> None:
+    tokenizer = tokenizers("bytes")
+    tokenizer.add_tokens(["\n"])
+    template = with_template(tokenizer, CHATML.replace("+ '<|im_end|>'", "+ '\n<|im_end|>'"))
+    assert trained_texts(template, talk("Who?", "Jane")) == ["Jane\n<|im_end|>"]
+
+
+def test_an_answer_that_the_template_rewrites_is_trained_as_rewritten(tokenizers: Tokenizers) -> None:
+    rewriting = CHATML.replace("message['content']", "message['content'] | replace('jane', 'Jane Doe')")
+    assert trained_texts(with_template(tokenizers("bytes"), rewriting), talk("who?", "jane")) == ["Jane Doe<|im_end|>"]

@@ -98,7 +98,7 @@ class Template:
         if known is not None and self._dialect.prompt(messages).text.endswith(self._dialect.header):
             return known
         made = self._candidates_after(messages, texts)
-        if self._is_sealed:
+        if self._tail is not None:
             self._candidates[tuple(texts)] = made
         return made
 
@@ -107,9 +107,15 @@ class Template:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     @cached_property
-    def _is_sealed(self) -> bool:
-        """Whether a special token stands before every answer: its tokens then do not depend on the prompt's."""
-        return any(token in self._special for token in self._encode(self._dialect.header))
+    def _tail(self) -> list[int] | None:
+        """The ids between the last special token before an answer and the answer; None where there is no special token.
+
+        What follows a special token is tokenized by itself, so where there is one an answer's ids do not depend on
+        the prompt's.
+        """
+        header = self._encode(self._dialect.header)
+        places = [place for place, token in enumerate(header) if token in self._special]
+        return header[places[-1] + 1 :] if places else None
 
     def _candidates_after(self, messages: Messages, texts: Sequence[str]) -> Candidates:
         scripts = [self._dialect.conversation((*messages, Message("assistant", text))) for text in texts]
@@ -126,11 +132,35 @@ class Template:
         """Each script's ids, the token range of each of its turns, and the script."""
         waiting = iter(scripts)
         while batch := list(islice(waiting, _AT_ONCE)):
-            texts = {script.text[: turn.start] for script in batch for turn in script.turns}
-            ordered = list(texts | {script.text for script in batch})
-            known = dict(zip(ordered, self._encodings(ordered), strict=True))
-            for script in batch:
-                yield *self._assembled(script, known), script
+            wholes = self._encodings([script.text for script in batch])
+            aligned = [self._aligned(script, whole) for script, whole in zip(batch, wholes, strict=True)]
+            split = [script for script, ranges in zip(batch, aligned, strict=True) if ranges is None]
+            texts = list({script.text[: turn.start] for script in split for turn in script.turns})
+            known = dict(zip(texts, self._encodings(texts), strict=True)) if texts else {}
+            for script, whole, ranges in zip(batch, wholes, aligned, strict=True):
+                if ranges is None:
+                    yield *self._assembled(script, known | {script.text: whole}), script
+                else:
+                    yield whole.ids, ranges, script
+
+    def _aligned(self, script: Script, whole: Any) -> list[Range] | None:
+        """The token range of each turn where one tokenization plainly serves them all; None where that has to be seen.
+
+        Plainly: the tokens before each answer are those of the opening alone, back to a special token.
+        """
+        if not script.turns:
+            return []
+        if self._tail is None:
+            return None
+        ids, offsets, ranges = whole.ids, whole.offsets, []
+        for turn in script.turns:
+            first = bisect_left(offsets, turn.start, key=_start)
+            special = first - len(self._tail) - 1
+            last = self._end(ids, offsets, first, turn)
+            if ids[special] not in self._special or ids[special + 1 : first] != self._tail or last is None:
+                return None
+            ranges.append((first, last))
+        return ranges
 
     def _assembled(self, script: Script, known: dict[str, Any]) -> tuple[list[int], list[Range]]:
         text, ranges = script.text, []
@@ -144,14 +174,19 @@ class Template:
     def _extended(self, ids: list[int], whole: Any, text: str, turn: Turn, stop: int) -> tuple[list[int], Range]:
         """The ids of `text[:stop]`, given those of `text[:turn.start]`, and the range of the turn's tokens."""
         first, longer = len(ids), whole.ids
-        if longer[:first] == ids:
-            offsets = whole.offsets
-            last = bisect_left(offsets, turn.stop, lo=first, key=lambda span: span[0])
-            # A special token may take white space after it along; any other that reaches past the end is no end.
-            if last == first or offsets[last - 1][1] <= turn.stop or longer[last - 1] in self._special:
-                return longer, (first, last)
+        if longer[:first] == ids and (last := self._end(longer, whole.offsets, first, turn)) is not None:
+            return longer, (first, last)
         answer = self._continued(text[turn.start : turn.stop])
         return [*ids, *answer, *self._continued(text[turn.stop : stop])], (first, first + len(answer))
+
+    def _end(self, ids: list[int], offsets: list[Range], first: int, turn: Turn) -> int | None:
+        """One past the last token of a turn that begins with token `first`; None where a token reaches past its end.
+
+        A special token may: some take the white space after them along.
+        """
+        last = bisect_left(offsets, turn.stop, lo=first, key=_start)
+        clean = last == first or offsets[last - 1][1] <= turn.stop or ids[last - 1] in self._special
+        return last if clean else None
 
     def _continued(self, piece: str) -> list[int]:
         """The ids of a text that goes on from another, without the space some tokenizers put before a first word."""
@@ -183,3 +218,7 @@ def _weighted(ids: list[int], ranges: list[Range], turns: tuple[Turn, ...]) -> E
         if turn.trained:
             weights[first:last] = [1.0] * (last - first)
     return Encoded(tuple(ids), tuple(weights))
+
+
+def _start(span: Range) -> int:
+    return span[0]
