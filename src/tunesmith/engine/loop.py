@@ -1,8 +1,8 @@
 """The one training loop: a generator that takes a step and yields what happened; everything else stands outside it.
 
-Where batches come from is the caller's affair: `batches(step)` gives the packs of an optimizer step, from a data set in an
-order that follows from the seed, or from rollouts that were made a moment ago. Since it depends on the step alone, a run
-resumes by starting at another step.
+Where batches come from is the caller's affair: `batches(step)` gives the packs of an optimizer step, from a data set
+in an order that follows from the seed, or from rollouts that were made a moment ago. Since it depends on the step
+alone, a run resumes by starting at another step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Diverged(Mistake):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one optimizer step did. `loss` is the mean over its targets (nats a token, for sft); `event` is "" or a warning."""
+    """What an optimizer step did. `loss` is the mean over its targets (nats, for sft); `event` is "" or a warning."""
 
     number: int
     loss: float
@@ -61,9 +61,9 @@ class Plan:
 class Guard:
     """Remembers a good state, and goes back to it when the loss is no number or leaps.
 
-    A step whose loss or gradient is not finite is not applied, so the weights before it are the last good ones. A loss far
-    above what was usual (`leap` times the median of the last 32, plus 1 nat) means that an earlier update did harm: weights
-    and optimizer go back to the state kept last, at the latest `keep_every` steps ago.
+    A step whose loss or gradient is not finite is not applied, so the weights before it are the last good ones. A
+    loss far above what was usual (`leap` times the median of the last 32, plus 1 nat) means that an earlier update
+    did harm: weights and optimizer go back to the state kept last, at the latest `keep_every` steps ago.
     """
 
     parameters: list[Tensor]
@@ -111,8 +111,9 @@ def run(
 ) -> Iterator[Step]:
     """Take steps `start + 1 … plan.steps`, yielding after each; the caller may stop at any time.
 
-    The gradient of a step is that of the sum over all its packs divided by their common count, so packing, accumulation and
-    batch size give the same update. Raises Mistake when a step has nothing to learn from, or when training diverges.
+    The gradient of a step is that of the sum over all its packs divided by their common count, so packing,
+    accumulation and batch size give the same update. Raises Mistake when a step has nothing to learn from, or when
+    training diverges.
     """
     for number in range(start + 1, plan.steps + 1):
         rate = plan.learning_rate * factor(
