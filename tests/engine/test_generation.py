@@ -1,4 +1,4 @@
-"""Generation: greedy tokens are those of transformers' own `generate`; sampling draws from the nucleus and nothing else."""
+"""Generation: greedy tokens are those of transformers' own `generate`; draws come from the nucleus and nowhere else."""
 
 from __future__ import annotations
 
@@ -194,6 +194,6 @@ def test_draws_are_as_frequent_as_the_nucleus_says(
     assert set(counts) <= set(nucleus)
     for token, share in nucleus.items():
         wanted = share / sum(nucleus.values())
-        # Five standard deviations of a binomial count, and one draw for the rarest; the seed is fixed, so it cannot flake.
+        # Five standard deviations of a binomial count, and one draw for the rarest; with a fixed seed it cannot flake.
         allowed = 5 * math.sqrt(draws * wanted * (1 - wanted)) + 1
         assert abs(counts[token] - draws * wanted) <= allowed, (token, wanted)
