@@ -31,7 +31,7 @@ Task = str | Path | Mapping[str, Any]
 
 
 def load(task: Task, **keys: Any) -> Project:
-    """The resolved task: a file, or its keys as a dictionary, with `keys` laid over it. Raises Mistakes, all at once."""
+    """The resolved task: a file, or a dictionary, with `keys` laid over it. Raises Mistakes, all at once."""
     from tunesmith.core.config import load_project, resolve
 
     overrides = {key.replace("__", "."): value for key, value in keys.items()}

@@ -20,9 +20,9 @@ def command(
 ) -> None:
     """Try the rungs from cheap to dear on your data, and keep the cheapest that is as good as the best.
 
-    Prompts come first (zero_shot, few_shot), then methods that train more and more of the model. Every rung is measured on
-    the same validation rows, with a confidence interval and its price; the winner once more on test rows. Interrupted, it
-    keeps every finished rung and goes on when the same command is typed again.
+    Prompts come first (zero_shot, few_shot), then methods that train more and more of the model. Every rung is
+    measured on the same validation rows, with a confidence interval and its price; the winner once more on test rows.
+    Interrupted, it keeps every finished rung and goes on when the same command is typed again.
 
     Example:
 

@@ -19,7 +19,8 @@ def command(
 ) -> None:
     """Train one rung by hand; goes on where it was interrupted.
 
-    Leaves config.yaml, receipt.json, metrics.jsonl, checkpoints, the artifact, result.json and report.html in output_dir.
+    Leaves config.yaml, receipt.json, metrics.jsonl, checkpoints, the artifact, result.json and report.html in
+    output_dir.
 
     Example:
 

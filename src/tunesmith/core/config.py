@@ -1,7 +1,8 @@
-"""The task file: read strictly, told all its mistakes at once with line numbers, written back with every default filled in.
+"""The task file: read strictly, its mistakes told all at once, written back with every default filled in.
 
-A choice (`task`, `method`, `objective`) is validated by the `Config` of the file it names in its room, so a room's file is
-the only place that knows its keys. Names that peers use for the same thing are understood; the resolved file says ours.
+A choice (`task`, `method`, `objective`) is validated by the `Config` of the file it names in its room, so a room's
+file is the only place that knows its keys. Names that peers use for the same thing are understood; the resolved file
+says ours.
 """
 
 from __future__ import annotations
@@ -168,8 +169,8 @@ class Project(Section):
 def load_project(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Project:
     """Read a task file and lay `overrides` (dotted keys, as typed after ``--``) over it.
 
-    Raises Mistake when the file is not there or not YAML, and Mistakes with every wrong key and value of the file, each with
-    its line, when there are any.
+    Raises Mistake when the file is not there or not YAML, and Mistakes with every wrong key and value of the file,
+    each with its line, when there are any.
     """
     path = Path(path)
     tree, lines = _read_yaml(path)

@@ -37,9 +37,9 @@ class Text:
 class Labelled:
     """An input with the output wanted for it: the record of every supervised task but chat.
 
-    `output` is the label, summary, translation or answer. `outputs` holds every acceptable or applicable one where there
-    are several (three reference summaries, all answers of a question, all labels of a multi-label row) and includes
-    `output`; empty means just `output`. `context` is a passage the input is about (question answering).
+    `output` is the label, summary, translation or answer. `outputs` holds every acceptable or applicable one where
+    there are several (three reference summaries, all answers of a question, all labels of a multi-label row) and
+    includes `output`; empty means just `output`. `context` is a passage the input is about (question answering).
     `tokens` and `tags` (BIO) are there for named entities only.
     """
 
@@ -79,9 +79,9 @@ class Preference:
 class Score:
     """What a task's judge says of one output: the row a metric adds up.
 
-    `value` is the row's own number where it has one (1.0 for right, ROUGE-L F, nats); `weight` how much the row counts in
-    a mean (tokens, for perplexity). `prediction` and `references` are texts, or sequences of tags, for metrics that count
-    over the whole set (F1, BLEU, seqeval).
+    `value` is the row's own number where it has one (1.0 for right, ROUGE-L F, nats); `weight` how much the row
+    counts in a mean (tokens, for perplexity). `prediction` and `references` are texts, or sequences of tags, for
+    metrics that count over the whole set (F1, BLEU, seqeval).
     """
 
     value: float
@@ -92,7 +92,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of one sequence and how much each is trained on (0 for the prompt, 1 for an answer), of equal length."""
+    """Token ids of a sequence and, as many, how much each is trained on: 0 for the prompt, 1 for an answer."""
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]

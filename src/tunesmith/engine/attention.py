@@ -1,8 +1,8 @@
-"""Attention inside segments, as products and a softmax per segment, entered through transformers' own `AttentionInterface`.
+"""Attention inside segments, entered through transformers' own `AttentionInterface`.
 
-On short segments this beats the flash kernel of the CPU (eight segments of 180–400 tokens, forward and backward: 36 ms
-against 57 ms), and it knows what no stock kernel does: that a segment also sees its ancestors. The scores are float32, as is
-the softmax; the probabilities are multiplied with the values at the model's product precision.
+On short segments this beats the flash kernel of the CPU (eight segments of 180–400 tokens, forward and backward: 36
+ms against 57 ms), and it knows what no stock kernel does: that a segment also sees its ancestors. The scores are
+float32, as is the softmax; the probabilities are multiplied with the values at the model's product precision.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAME = "tunesmith"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where one segment's queries lie, `[start, stop)`, and where its keys lie: its ancestors' spans and then its own."""
+    """Where a segment's queries lie, `[start, stop)`, and where its keys lie: its ancestors' ranges, then its own."""
 
     start: int
     stop: int
@@ -30,7 +30,7 @@ class Span:
 
 @dataclass(slots=True)
 class Context:
-    """What a forward pass tells every attention layer: the spans, the precision of products, and the cache if one is kept."""
+    """What a pass tells every attention layer: the spans, the precision of products, the cache if one is kept."""
 
     spans: tuple[Span, ...]
     dtype: torch.dtype
@@ -41,8 +41,8 @@ class Context:
 class Cache:
     """Keys and values of several sequences for decoding, per layer `[rows, kv heads, capacity, head size]`.
 
-    Filled by one packed pass over the prompts (`ways`, as in PackedBatch; a shared beginning is copied to every row that
-    has it), then grown by one token a row at each decoding step. `lengths [rows]` counts what each row holds.
+    Filled by one packed pass over the prompts (`ways`, as in PackedBatch; a shared beginning is copied to every row
+    that has it), then grown by one token a row at each decoding step. `lengths [rows]` counts what each row holds.
     """
 
     ways: tuple[tuple[tuple[int, int], ...], ...]
@@ -95,8 +95,8 @@ def attend(
 ) -> tuple[Tensor, None]:
     """The attention function that transformers calls in every layer.
 
-    `query [1, heads, T, size]`, `key` and `value [1, kv heads, T, size]`; returns `[1, T, heads, size]` (float32). Raises
-    RuntimeError when the model is called without a packed batch: it was prepared for the engine.
+    `query [1, heads, T, size]`, `key` and `value [1, kv heads, T, size]`; returns `[1, T, heads, size]` (float32).
+    Raises RuntimeError when the model is called without a packed batch: it was prepared for the engine.
     """
     if packed is None:
         raise RuntimeError("this model was prepared for Tunesmith's engine; call engine.forward.forward(model, batch)")
@@ -110,7 +110,9 @@ def attend(
     if dropout or softcap is not None:
         out = _by_autograd(query[0], key[0], value[0], packed, scale, sliding_window, softcap, dropout)
     else:
-        out = _SegmentAttention.apply(query[0], key[0], value[0], packed, scale, sliding_window)
+        out = _SegmentAttention.apply(  # type: ignore[no-untyped-call]  # of torch
+            query[0], key[0], value[0], packed, scale, sliding_window
+        )
     return out.unsqueeze(0), None
 
 
@@ -146,7 +148,7 @@ class _SegmentAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]  # autograd.Function declares (*args)
+    def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, packed: Context, scale: float, window: int | None
     ) -> Tensor:
         heads, total, size = query.shape
@@ -171,7 +173,7 @@ class _SegmentAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, *kept = ctx.saved_tensors
         packed: Context = ctx.packed
         heads, _, size = query.shape

@@ -1,4 +1,4 @@
-"""A training run around the loop: order of rows, validation, early stopping, checkpoints, the receipt and the deadline."""
+"""A training run around the loop: the order of rows, validation, early stopping, checkpoints, receipt, deadline."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEEP_EVERY = 25
 
 @dataclass(slots=True)
 class Fit:
-    """What a run did. `curve` has a point a validation: step, training loss since the last, validation loss (nats a token)."""
+    """What a run did. `curve` has a point a validation: step, training loss since the last, validation loss (nats)."""
 
     steps: int = 0
     seconds: float = 0.0
@@ -65,6 +65,7 @@ class Job:
     steps: int | None = None
     seconds: float | None = None
     description: str = "train"
+    _orders: dict[int, list[int]] = field(default_factory=dict)
 
     @cached_property
     def rows_a_step(self) -> int:
@@ -122,9 +123,9 @@ class Job:
         ]
 
     def _epoch(self, number: int) -> list[int]:
-        if not hasattr(self, "_shuffled") or self._shuffled[0] != number:
-            self._shuffled = (number, self.order(number))
-        return self._shuffled[1]
+        if number not in self._orders:
+            self._orders = {number: self.order(number)}
+        return self._orders[number]
 
     def validation_loss(self) -> float:
         """Mean loss a target over the validation rows, nats."""
@@ -173,7 +174,7 @@ def memory_limit_mb(project: Project) -> float:
 
 
 def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
-    """Train to the end, the deadline or the point where validation no longer gets better; leaves the best weights in the model.
+    """Train to the end, the deadline or the point where validation stands still; leaves the best weights in place.
 
     Ctrl-C keeps a checkpoint and is passed on. Raises Mistake for a run that cannot fit into memory, has nothing to
     learn, or diverges.

@@ -14,7 +14,7 @@ from tunesmith.engine.prepare import Prepared
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What an objective is computed from, one entry a target: `logprobs [N]` (nats) and whether the label was likeliest."""
+    """What an objective is computed from, an entry a target: `logprobs [N]` (nats), and if the label was likeliest."""
 
     logprobs: Tensor
     correct: Tensor
@@ -30,7 +30,8 @@ def logits(prepared: Prepared, batch: PackedBatch, index: Tensor, cache: Cache |
         packed=context,
         logits_to_keep=index,
     )
-    return output.logits[0].float()
+    scores: Tensor = output.logits[0].float()
+    return scores
 
 
 def forward(prepared: Prepared, batch: PackedBatch) -> Terms:

@@ -1,4 +1,4 @@
-"""Generation in batches: prompts prefilled in one packed pass, then one token a row a step, rows leaving as they finish."""
+"""Generation in batches: prompts read in one packed pass, then a token a row a step, rows leaving as they finish."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunesmith.engine.packing import pack, plan
 from tunesmith.engine.prepare import Prepared
 
 ROWS_AT_ONCE = 32
-"""Rows decoded together: a step reads every weight once whatever their number, so more rows cost little until memory does."""
+"""Rows decoded together: a step reads every weight once whatever their number, so more rows cost little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,8 @@ def _decode(prepared: Prepared, tokens: Tensor, cache: Cache) -> Tensor:
         packed=Context((), prepared.dtype, cache),
     )
     cache.lengths = cache.lengths + 1
-    return output.logits[0].float()
+    scores: Tensor = output.logits[0].float()
+    return scores
 
 
 def _choose(scores: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:

@@ -1,9 +1,9 @@
 """Linear layers and embeddings that hold frozen weights small and keep the residual stream in float32.
 
-They *are* `nn.Linear` and `nn.Embedding` to everything that looks for those (methods wrap them, transformers ties them);
-only their arithmetic differs: input and output are float32, the product runs at `compute` precision. Weights that train are
-float32 and are rounded for the product alone. Measured: adding an adapter's delta in bfloat16 rounds its first updates away
-and the loss trails float32 by several steps; with the sum in float32 it follows to 0.01 nats.
+They *are* `nn.Linear` and `nn.Embedding` to everything that looks for those (methods wrap them, transformers ties
+them); only their arithmetic differs: input and output are float32, the product runs at `compute` precision. Weights
+that train are float32 and are rounded for the product alone. Measured: adding an adapter's delta in bfloat16 rounds
+its first updates away and the loss trails float32 by several steps; with the sum in float32 it follows to 0.01 nats.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Embedding(nn.Embedding):
 def replace(model: nn.Module, compute: torch.dtype) -> None:
     """Put ours in the place of every plain linear layer and embedding; they hold the very same parameters (and ties).
 
-    Subclasses that compute something else (Gemma's scaled embedding) stay as they are. Doing it again only sets `compute`.
+    Subclasses that compute something else (Gemma's scaled embedding) stay as they are. Doing it again only sets
+    `compute`.
     """
     ours: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: Linear, nn.Embedding: Embedding}
     for parent in list(model.modules()):

@@ -1,7 +1,7 @@
 """How much memory a run will take, before it starts.
 
-Counted, not tried: what the process holds already, the trained weights with their gradients and optimizer states, and what a
-pack of tokens keeps for the backward pass. The coefficients count the tensors that the engine's layers save.
+Counted, not tried: what the process holds already, the trained weights with their gradients and optimizer states, and
+what a pack of tokens keeps for the backward pass. The coefficients count the tensors that the engine's layers save.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor
 
 def make(
     name: str,
-    parameters: Iterable[Tensor] | Iterable[Mapping[str, Any]],
+    parameters: Iterable[Tensor | Mapping[str, Any]],
     *,
     learning_rate: float,
     weight_decay: float = 0.0,
@@ -20,11 +20,13 @@ def make(
 ) -> torch.optim.Optimizer:
     """An optimizer over the parameters that train.
 
-    ``adamw``: Loshchilov & Hutter 2019 (arXiv 1711.05101); ``adam``: Kingma & Ba 2015 (arXiv 1412.6980), weight decay as L2;
-    ``sgd``: with momentum. Groups from a method's `param_groups` may carry `scale`, a factor on the learning rate. Weight decay
-    is left off vectors (biases, norms).
+    ``adamw``: Loshchilov & Hutter 2019 (arXiv 1711.05101); ``adam``: Kingma & Ba 2015 (arXiv 1412.6980), weight decay
+    as L2; ``sgd``: with momentum. Groups from a method's `param_groups` may carry `scale`, a factor on the learning
+    rate. Weight decay is left off vectors (biases, norms).
     """
-    groups = [dict(group) if isinstance(group, Mapping) else {"params": [group]} for group in parameters]
+    groups: list[dict[str, Any]] = [
+        dict(group) if isinstance(group, Mapping) else {"params": [group]} for group in parameters
+    ]
     split: dict[tuple[float, bool], list[Tensor]] = {}
     for group in groups:
         for parameter in group["params"]:
@@ -40,15 +42,16 @@ def make(
     ]
     if name == "sgd":
         return torch.optim.SGD(prepared, lr=learning_rate, momentum=momentum)
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
-    return kind(prepared, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    kind: Any = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
+    made: torch.optim.Optimizer = kind(prepared, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    return made
 
 
 def factor(step: int, steps: int, *, warmup_ratio: float, shape: str) -> float:
     """What the peak learning rate is multiplied with at `step` (0-based) of `steps`.
 
-    Rises linearly over the first `warmup_ratio` of the steps, then stays (``constant``), falls in a line to 0 (``linear``) or
-    along half a cosine to 0 (``cosine``).
+    Rises linearly over the first `warmup_ratio` of the steps, then stays (``constant``), falls in a line to 0
+    (``linear``) or along half a cosine to 0 (``cosine``).
     """
     warmup = round(steps * warmup_ratio)
     if step < warmup:

@@ -1,4 +1,4 @@
-"""Making a model ready for the engine: its attention, its layers, the precision of its frozen and of its trained weights."""
+"""Making a model ready for the engine: its attention, its layers, the precision of frozen and of trained weights."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def prepare(model: Any, precision: Precision = "auto") -> Prepared:
     """Make `model` (a transformers causal language model) ready, in place; doing it again changes nothing.
 
     Frozen weights of linear layers and embeddings are kept at product precision, everything else in float32, so the
-    residual stream, the norms and whatever a method trains stay exact. Raises Mistake for a model whose attention cannot be
-    replaced through transformers' interface.
+    residual stream, the norms and whatever a method trains stay exact. Raises Mistake for a model whose attention
+    cannot be replaced through transformers' interface.
     """
     if not getattr(model, "_supports_attention_backend", False):
         raise Mistake(

@@ -23,7 +23,7 @@ def sequence_logprobs(
     *,
     prefix: Sequence[int] = (),
     max_tokens: int = MAX_TOKENS,
-    on_rows: Callable[[int], None] | None = None,
+    on_rows: Callable[[float], object] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of label log-probabilities (nats) and sum of weights of every row, each `[rows]`, float64."""
     sums = torch.zeros(len(rows), dtype=torch.float64)
@@ -45,7 +45,7 @@ def candidate_logprobs(
     *,
     prefix: Sequence[int] = (),
     max_tokens: int = MAX_TOKENS,
-    on_rows: Callable[[int], None] | None = None,
+    on_rows: Callable[[float], object] | None = None,
 ) -> Tensor:
     """Log-probability (nats) of each candidate continuation of each prompt, `[prompts, candidates]`, float64.
 
@@ -71,8 +71,8 @@ def distributions(
 ) -> Tensor:
     """Log-probabilities of the whole vocabulary at every labelled position, `[targets, vocabulary]`, in half precision.
 
-    In the order of rows and of positions in them. Half precision keeps log-probabilities of likely tokens to 0.001 nats;
-    the unlikely ones, where it is coarser, hardly weigh in a divergence.
+    In the order of rows and of positions in them. Half precision keeps log-probabilities of likely tokens to 0.001
+    nats; the unlikely ones, where it is coarser, hardly weigh in a divergence.
     """
     pieces: dict[tuple[int, int], Tensor] = {}
     for group, batch in packs(rows, max_tokens=max_tokens, prefix=prefix):
@@ -88,7 +88,7 @@ def distributions(
 def divergence(base: Tensor, tuned: Tensor, *, block: int = 128) -> Tensor:
     """KL(base ‖ tuned) in nats at every position, `[targets]` float32, from `distributions` of both."""
     pieces = []
-    for p, q in zip(base.split(block), tuned.split(block), strict=True):
-        p, q = p.float(), q.float()
+    for start in range(0, len(base), block):
+        p, q = base[start : start + block].float(), tuned[start : start + block].float()
         pieces.append((p.exp() * (p - q)).sum(-1))
     return torch.cat(pieces)

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.config import Chosen
+from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import track
 from tunesmith.core.records import Message, Score
 from tunesmith.core.rooms import choice
 from tunesmith.metrics._measure import Measurement, measure
+from tunesmith.models.load import context_length
+from tunesmith.prompts.budget import shortened
 from tunesmith.prompts.shots import Shots, as_messages
 
 if TYPE_CHECKING:
@@ -28,8 +31,9 @@ LOOKED_AT = 8
 class Prompting:
     """What is put around a question besides its instruction.
 
-    `shots` are worked examples, the same for every row; with `similar` that many of them are picked for each row, those
-    most like it. `offsets`, one a label, are taken from the labels' log-probabilities (calibration). `prefix` are virtual tokens.
+    `shots` are worked examples, the same for every row; with `similar` that many of them are picked for each row,
+    those most like it. `offsets`, one a label, are taken from the labels' log-probabilities (calibration). `prefix`
+    are virtual tokens.
     """
 
     shots: tuple[Any, ...] = ()
@@ -40,7 +44,7 @@ class Prompting:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What came out, a row at a time: the output, its score, and for labels the log-probability of each `[rows][labels]`."""
+    """What came out of each row: the output, its score, and for labels the log-probability of each `[rows][labels]`."""
 
     outputs: tuple[str, ...]
     scores: tuple[Score, ...]
@@ -106,16 +110,40 @@ class Answerer:
         return Answers(outputs, scores, logprobs, average, seconds, module.METRIC, metrics)
 
     def prompts(self, records: Sequence[Any], prompting: Prompting) -> list[tuple[Message, ...]]:
-        """The messages of every row: worked examples as earlier turns, then the question."""
-        module, config = self.task.module, self.task.config
+        """The messages of every row: worked examples as earlier turns, then the question.
+
+        A question too long for the model's context beside the answer loses the end of its text. Raises Mistake for one
+        that does not fit even so.
+        """
+        pool = Shots(prompting.shots) if prompting.similar else None
         made = []
         for record in records:
-            shots = prompting.shots
-            if prompting.similar and prompting.pool is not None:
-                shots = tuple(prompting.pool.choose(record, prompting.similar, "similar"))
-            turns = [module.conversation(shot, config) for shot in shots]
-            made.append(as_messages(turns, module.prompt(record, config)))
+            shots = prompting.shots if pool is None else pool.choose(record, prompting.similar, "similar")
+            made.append(self._fitting(record, shots, len(prompting.prefix)))
         return made
+
+    def _fitting(self, record: Any, shots: Sequence[Any], prefix: int) -> tuple[Message, ...]:
+        module, config = self.task.module, self.task.config
+        turns = [module.conversation(shot, config) for shot in shots]
+
+        def messages(one: Any) -> tuple[Message, ...]:
+            return as_messages(turns, module.prompt(one, config))
+
+        def tokens(one: Any) -> int:
+            return len(self.template.prompt(messages(one)))
+
+        limit = context_length(self.prepared.model.config) - prefix - module.max_new_tokens(config)
+        whole = messages(record)
+        # A token is a character at least (special ones more), so short prompts need no counting.
+        if sum(len(message.content) + 32 for message in whole) <= limit or tokens(record) <= limit:
+            return whole
+        shorter = shortened(record, tokens, limit)
+        if shorter is None:
+            raise Mistake(
+                f"{record.source or 'a row'}: {tokens(record)} tokens with its examples; the context leaves {limit}; "
+                "use fewer --shots, or a model with a longer context"
+            )
+        return messages(shorter)
 
     def label_logprobs(
         self,

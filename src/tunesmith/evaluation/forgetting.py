@@ -1,8 +1,9 @@
 """What a tuned model lost: its distance from the base on general prompts, and how much worse it reads general text.
 
-Two numbers, both 0 for the base itself. *KL*: the base answers sixty-odd general prompts; at each token of its answers the
-divergence KL(base ‖ tuned) says how far the tuned model would stray (the measure of the KL leash in RLHF, Stiennon et al.
-2020, arXiv 2009.01325). *Bits per byte*: the cross-entropy of general text in bits a byte of UTF-8, minus the base's.
+Two numbers, both 0 for the base itself. *KL*: the base answers sixty-odd general prompts; at each token of its
+answers the divergence KL(base ‖ tuned) says how far the tuned model would stray (the measure of the KL leash in RLHF,
+Stiennon et al. 2020, arXiv 2009.01325). *Bits per byte*: the cross-entropy of general text in bits a byte of UTF-8,
+minus the base's.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Forgetting:
-    """Mean KL from the base in nats a token, and general text's bits per byte: the tuned model's and its rise over the base."""
+    """Mean KL from the base (nats a token), general text's bits per byte, and their rise over the base's."""
 
     kl: float
     bits_per_byte: Measurement

@@ -22,7 +22,7 @@ _WEIGHTS = ("tunesmith.json", "adapter_config.json")
 
 
 def save(folder: Path, model: Model, task: Chosen, prompting: Prompting, method: Chosen | None = None) -> int:
-    """Write an artifact whole or not at all; returns its bytes. `method` is what is attached, None for a prompt alone."""
+    """Write an artifact whole or not at all; returns its bytes. `method` is what is attached, None: only a prompt."""
     from tunesmith.methods import _artifact
 
     origin = model.origin(task)
@@ -59,8 +59,8 @@ def find(place: str | Path) -> Path:
 def open_artifact(folder: Path, project: Project | None = None) -> tuple[Model, Answerer, Prompting]:
     """Load the base an artifact was made for, lay the artifact on it, and give what answers with it.
 
-    `project` says the model where the artifact does not (an adapter of somebody else's). Raises Mistake when the base or
-    its chat template is another than the one it was made with.
+    `project` says the model where the artifact does not (an adapter of somebody else's). Raises Mistake when the base
+    or its chat template is another than the one it was made with.
     """
     base = project.model if project is not None else _origin(folder, _told(folder))["base"]
     if not base:
@@ -134,4 +134,5 @@ def _shot(task: Chosen, shot: dict[str, Any]) -> Any:
     """A worked example out of JSON, of the task's kind of record."""
     if task.module.RECORD is Chat:
         return Chat(tuple(Message(**turn) for turn in shot["messages"]))
-    return Labelled(**{key: tuple(value) if isinstance(value, list) else value for key, value in shot.items()})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in shot.items()}
+    return Labelled(**fields)

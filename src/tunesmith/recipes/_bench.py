@@ -15,7 +15,7 @@ from tunesmith.core.records import Encoded
 from tunesmith.evaluation.answers import Answerer
 from tunesmith.evaluation.forgetting import remember
 from tunesmith.models.load import context_length
-from tunesmith.prompts.budget import shorten
+from tunesmith.prompts.budget import cut
 from tunesmith.recipes._artifacts import write_json
 from tunesmith.recipes._rungs import Bench
 from tunesmith.recipes._work import Examples, Model, need, open_model
@@ -39,7 +39,7 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
     if project.max_length > length:
         say(f"max_length {project.max_length} is more than the model's context; {length} is used")
         project = project.model_copy(update={"max_length": length})
-    encoded, cut = encode(project, model, examples.train)
+    encoded, lost = encode(project, model, examples.train)
     if not encoded:
         raise Mistake(
             f"train: no row is left within max_length {project.max_length}; raise it, or use too_long: truncate"
@@ -55,7 +55,7 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
         examples.validation[: rows["validation"]],
         encoded,
         encoded_validation,
-        cut,
+        lost,
         base,
         forgetting_seconds=time.monotonic() - begun,
         test_rows=rows["test"],
@@ -65,7 +65,7 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
 def encode(project: Project, model: Model, records: Sequence[Any]) -> tuple[list[Encoded], dict[str, int]]:
     """Rows as tokens to be trained on, the too long ones treated as `too_long` says; and how many those were."""
     module, config = project.task.module, project.task.config
-    kept = shorten(
+    kept = cut(
         records,
         lambda record: module.conversation(record, config),
         model.template,

@@ -1,7 +1,7 @@
 """A short race over learning rates on the user's own data, and how long the run itself may be.
 
-Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): every rate trains for a few steps, the better half for twice
-as many, and so on until one is left; they are compared by the loss on validation rows they do not train on.
+Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): every rate trains for a few steps, the better half
+for twice as many, and so on until one is left; they are compared by the loss on validation rows they do not train on.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from typing import Any
 
 from tunesmith.core.config import Chosen, Project, choose
 from tunesmith.core.machine import PeakMemory
-from tunesmith.core.progress import say
 from tunesmith.core.records import Score
 from tunesmith.core.rooms import choice
 from tunesmith.core.seed import derive, seed_everything
@@ -20,7 +19,8 @@ from tunesmith.evaluation.answers import Answerer, Answers, Prompting
 from tunesmith.evaluation.forgetting import Base, forgetting
 from tunesmith.methods._attachment import trainable
 from tunesmith.metrics._measure import Measurement, measure
-from tunesmith.prompts.budget import fit_shots
+from tunesmith.models.load import context_length
+from tunesmith.prompts.budget import fitting_shots
 from tunesmith.prompts.shots import Shots
 from tunesmith.recipes import _artifacts
 from tunesmith.recipes._outcome import Outcome
@@ -28,6 +28,7 @@ from tunesmith.recipes._race import race
 from tunesmith.recipes._work import Examples, Model
 
 PROMPT_RUNGS = ("zero_shot", "few_shot")
+MOST_SHOTS = 128
 PROBE_ROWS = 96
 """Validation rows on which numbers of shots are compared; the chosen number is measured on all of them."""
 
@@ -79,8 +80,9 @@ def zero_shot(bench: Bench, folder: Path) -> Tried:
 
 
 def few_shot(bench: Bench, folder: Path, seconds: float) -> Tried:
-    """Put worked examples into the prompt: twice as many each time, until the context is full, the score no longer rises or
-    the time is up; for labels with the prompt's leaning taken out or not, whichever is better.
+    """Put worked examples into the prompt, for labels with the prompt's leaning taken out or not.
+
+    Twice as many each time, until the context is full, the score no longer rises or the time is up.
     """
     until = time.monotonic() + seconds - bench.seconds_per_query * len(bench.validation) * 2
     with _priced(bench, Outcome("few_shot")) as outcome:
@@ -108,7 +110,7 @@ class NoRoom(Exception):
 
 
 def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
-    """Train the method `name` within `seconds`, evaluation included: a race over learning rates, then the run itself."""
+    """Train the method `name` and measure it within `seconds`: a race over learning rates, then the run itself."""
     seed_everything(derive(bench.project.seed, name))
     own = bench.project.method
     method = own if own.name == name else choose("methods", name)
@@ -195,8 +197,14 @@ def _tell(outcome: Outcome, done: Fit, bench: Bench, seconds: float) -> None:
 
 
 def _room(bench: Bench, pool: Shots, seed: int) -> int:
-    """How many shots fit into the context beside the longest question and answer."""
-    return fit_shots(bench)
+    """How many shots fit into the context beside the longest question and its answer."""
+    answerer, module, config = bench.answerer, bench.project.task.module, bench.project.task.config
+    context = context_length(bench.model.loaded.model.config)
+    questions = bench.model.template.prompts(answerer.prompts(bench.validation, Prompting()))
+    longest = max(map(len, questions)) + module.max_new_tokens(config)
+    shots = pool.choose(None, MOST_SHOTS, "balanced" if bench.labels else "random", seed)
+    turns = [module.conversation(shot, config) for shot in shots]
+    return fitting_shots(turns, longest, bench.model.template, context)
 
 
 def _calibrated(bench: Bench, prompting: Prompting, probe: Sequence[Any]) -> tuple[float, Prompting, Answers]:

@@ -127,7 +127,8 @@ def _verdict(chosen: Outcome, ending: Mapping[str, Any], best: str) -> str:
     """The climb in one sentence: what to use, how good it is, what it costs, what it forgot."""
     shown = ending.get("test") or {**asdict(chosen), "metric": chosen.metric}
     split = "test" if ending.get("test") else "validation"
-    quality = f"{shown['metric'].replace('_', ' ')} {shown['value']:.3f} ({shown['low']:.3f} to {shown['high']:.3f}, {shown['n']} {split} rows)"
+    name, span = shown["metric"].replace("_", " "), f"{shown['low']:.3f} to {shown['high']:.3f}"
+    quality = f"{name} {shown['value']:.3f} ({span}, {shown['n']} {split} rows)"
     parts = [f"Use {chosen.name}: {quality}"]
     plain = ending.get("test_baseline")
     if plain and chosen.name != "zero_shot":

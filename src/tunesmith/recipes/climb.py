@@ -1,4 +1,4 @@
-"""Climb: try the rungs from cheap to dear on the user's own data, and stop at the cheapest that is as good as the best."""
+"""Climb: try the rungs from cheap to dear, and stop at the cheapest that is as good as the best."""
 
 from __future__ import annotations
 

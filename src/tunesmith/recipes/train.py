@@ -25,9 +25,9 @@ from tunesmith.recipes._work import folder_of, need, open_model, read_examples
 def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
     """Train `project.method`, and return what `result.json` holds; the artifact lies in `artifact/`.
 
-    With `evaluate` the validation rows are answered and forgetting is measured afterwards. An interrupted run of the same
-    task file in the same folder goes on from its last checkpoint. Raises Mistake for bad input, for a run that does not
-    fit into memory, and for a folder that holds another run.
+    With `evaluate` the validation rows are answered and forgetting is measured afterwards. An interrupted run of the
+    same task file in the same folder goes on from its last checkpoint. Raises Mistake for bad input, for a run that
+    does not fit into memory, and for a folder that holds another run.
     """
     project, examples = read_examples(project)
     need(examples.train, "train")
