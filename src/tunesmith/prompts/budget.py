@@ -1,109 +1,181 @@
-"""What fits into the context: how many worked examples, and rows that are too long, treated as the policy says."""
+"""What fits: how many shots the context has room for, and what becomes of rows that are too long."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
 
 from tunesmith.core.errors import Mistake
-from tunesmith.core.records import Chat, Encoded, Message
+from tunesmith.core.records import Chat, Encoded, Labelled, Message
+from tunesmith.prompts.dialect import Messages
 from tunesmith.prompts.render import Template
+from tunesmith.prompts.shots import as_messages
 
+Record = TypeVar("Record", Labelled, Chat)
 Policy = Literal["drop", "truncate", "error"]
+Shortened = Callable[[int], Any]
+
+_FEWEST_CHARACTERS = 40
+_FEWEST_TOKENS = 3
+"""Less than this of an input is no example any more; the row is dropped instead."""
+_NEAR_ENOUGH = 8
+"""Tokens that a shortened row may stay below the limit; each further try, of at most `_TRIES`, costs a tokenization."""
+_TRIES = 8
+
+
+def fit_shots(
+    template: Template, shots: Sequence[Messages], queries: Sequence[Messages], *, context: int, max_new_tokens: int
+) -> int:
+    """How many of `shots` (conversations, taken from the front) fit before the longest of `queries` and its answer.
+
+    ``longest query with its shots + max_new_tokens <= context``, counted on the very prompt, not estimated. 0 when the
+    longest query leaves no room.
+    """
+    lengths = [len(ids) for ids in template.prompts(queries)]
+    if not lengths:
+        return 0
+    longest = queries[lengths.index(max(lengths))]
+
+    def fits(k: int) -> bool:
+        return len(template.prompt(as_messages(shots[:k], longest))) + max_new_tokens <= context
+
+    most, step = 0, 1
+    while most < len(shots) and fits(min(most + step, len(shots))):
+        most, step = min(most + step, len(shots)), step * 2
+    while step > 1:
+        step //= 2
+        if most + step <= len(shots) and fits(most + step):
+            most += step
+    return most
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """Rows that fit, and how many were dropped or shortened for it."""
+class Cut(Generic[Record]):
+    """Rows that all fit, the records they were made from (shortened where they had to be), and what was lost."""
 
     rows: tuple[Encoded, ...]
-    dropped: int
-    truncated: int
+    records: tuple[Record, ...]
+    dropped: int = 0
+    truncated: int = 0
 
 
-def fitting_shots(shots: Sequence[Sequence[Message]], longest: int, template: Template, context: int) -> int:
-    """How many of the worked examples `shots`, in order, fit beside `longest` tokens of question and answer."""
-    bare = len(template.conversation((Message("user", ""), Message("assistant", ""))).ids)
-    used, count = longest, 0
-    for encoded in template.conversations(tuple(shot) for shot in shots):
-        # What a template writes once around a whole conversation is counted with `longest` already.
-        used += max(1, len(encoded.ids) - bare) + bare
-        if used > context:
-            break
-        count += 1
-    return count
-
-
-def cut(
-    records: Sequence[Any],
-    conversation: Callable[[Any], Sequence[Message]],
+def shorten(
+    records: Sequence[Record],
+    write: Callable[[Record], tuple[Message, ...]],
     template: Template,
     *,
     max_length: int,
-    policy: Policy,
-) -> Cut:
-    """Encode records for training, none longer than `max_length` tokens.
+    policy: Policy = "truncate",
+    prompts: bool = False,
+) -> Cut[Record]:
+    """Encode `write(record)` for each record; rows over `max_length` tokens are treated as `policy` says.
 
-    ``truncate`` takes the end off the text the row is about, never its answer nor the instruction; a row whose text
-    cannot be shortened enough is dropped. Raises Mistake, naming the row, where the policy is ``error``.
+    ``truncate`` takes words from the middle of the longest part of the *input* and renders it anew (tagged tokens lose
+    their end, chats their earliest exchanges), so that instruction, template and answer stay whole; a row that would
+    keep next to nothing is dropped. ``drop`` leaves the row out; ``error`` raises Mistake. With `prompts` what is
+    written are prompts: the rows are their ids, weight 0, and `max_length` is what the prompt may take.
     """
 
-    def tokens(record: Any) -> int:
-        return len(template.conversation(tuple(conversation(record))).ids)
+    def encode(several: Sequence[Record]) -> list[Encoded]:
+        if prompts:
+            return [Encoded(ids, (0.0,) * len(ids)) for ids in template.prompts(map(write, several))]
+        return template.conversations(map(write, several))
 
-    encoded = template.conversations(tuple(conversation(record)) for record in records)
-    kept: list[Encoded] = []
-    dropped = truncated = 0
-    for record, row in zip(records, encoded, strict=True):
-        if len(row.ids) <= max_length:
-            kept.append(row)
-            continue
-        if policy == "error":
-            raise Mistake(
-                f"{record.source or 'a row'}: {len(row.ids)} tokens; expected at most {max_length} (max_length); "
-                "raise max_length, or say too_long: truncate"
-            )
-        shorter = None
-        if policy == "truncate":
-            shorter = shortened(record, tokens, max_length)
-        if shorter is None:
-            dropped += 1
-        else:
-            kept.append(template.conversation(tuple(conversation(shorter))))
+    rows: list[Encoded] = []
+    kept: list[Record] = []
+    truncated = 0
+    for record, row in zip(records, encode(records), strict=True):
+        if len(row.ids) > max_length:
+            if policy == "error":
+                raise Mistake(
+                    f"{record.source or 'a row'}: got {len(row.ids):,} tokens; expected at most {max_length:,}; "
+                    f"raise max_length, or type --too_long truncate"
+                )
+            found = _fitted(record, row, encode, max_length) if policy == "truncate" else None
+            if found is None:
+                continue
+            record, row = found
             truncated += 1
-    return Cut(tuple(kept), dropped, truncated)
+        rows.append(row)
+        kept.append(record)
+    return Cut(tuple(rows), tuple(kept), len(records) - len(rows), truncated)
 
 
-def shortened(record: Any, tokens: Callable[[Any], int], limit: int) -> Any | None:
-    """The record with less of its text, so that `tokens(record)` is at most `limit`; None where that cannot be.
-
-    A passage is shortened before a question; of a conversation the earliest turns go. The words of named entities stay,
-    since each has its tag.
-    """
-    if isinstance(record, Chat):
-        return _fewer_turns(record, tokens, limit)
-    name = "context" if record.context else "input"
-    text = getattr(record, name)
-    if record.tokens or not text:
-        return None
-    low, high = 0, len(text)
-    while low < high:  # the longest beginning that fits
-        middle = (low + high + 1) // 2
-        if tokens(dataclasses.replace(record, **{name: text[:middle]})) <= limit:
-            low = middle
-        else:
-            high = middle - 1
-    return dataclasses.replace(record, **{name: text[:low].rstrip()}) if low else None
-
-
-def _fewer_turns(record: Chat, tokens: Callable[[Any], int], limit: int) -> Chat | None:
-    system = tuple(turn for turn in record.messages[:1] if turn.role == "system")
-    turns = record.messages[len(system) :]
-    for first in range(1, len(turns)):
-        if turns[first].role == "user":
-            shorter = dataclasses.replace(record, messages=(*system, *turns[first:]))
-            if tokens(shorter) <= limit:
-                return shorter
+def _fitted(
+    record: Record, row: Encoded, encode: Callable[[Sequence[Record]], list[Encoded]], max_length: int
+) -> tuple[Record, Encoded] | None:
+    """A shortened form that fits and leaves little room, found by interpolation; None where none fits."""
+    for size, least, shortened in _ways(record):
+        if size <= least:
+            continue
+        low, high, too_many = least, size, len(row.ids)
+        best, best_row = shortened(low), encode([shortened(low)])[0]
+        if len(best_row.ids) > max_length:
+            continue
+        for _ in range(_TRIES):
+            spare = max_length - len(best_row.ids)
+            if high - low <= 1 or spare <= _NEAR_ENOUGH:
+                break
+            share = spare / (too_many - len(best_row.ids))
+            middle = min(high - 1, max(low + 1, low + int(share * (high - low))))
+            tried = shortened(middle)
+            tried_row = encode([tried])[0]
+            if len(tried_row.ids) <= max_length:
+                low, best, best_row = middle, tried, tried_row
+            else:
+                high, too_many = middle, len(tried_row.ids)
+        return best, best_row
     return None
+
+
+def _ways(record: Labelled | Chat) -> list[tuple[int, int, Shortened]]:
+    """How a record can be shortened: its size, the least that may be left, and the record with so much of it left."""
+    if isinstance(record, Chat):
+        starts = [place for place, turn in enumerate(record.messages) if turn.role == "user"]
+        if not starts:
+            return []
+        last = _later_turns(record, starts, 1)
+        asked = next(place for place, turn in enumerate(last.messages) if turn.role == "user")
+        size = len(last.messages[asked].content)
+        return [
+            (len(starts), 1, partial(_later_turns, record, starts)),
+            (size, _FEWEST_CHARACTERS, partial(_cut_turn, last, asked)),
+        ]
+    if record.tokens:
+        return [(len(record.tokens), _FEWEST_TOKENS, partial(_first_tokens, record))]
+    field = max(("input", "context"), key=lambda name: len(getattr(record, name)))
+    return [(len(getattr(record, field)), _FEWEST_CHARACTERS, partial(_cut_field, record, field))]
+
+
+def _later_turns(record: Chat, starts: list[int], exchanges: int) -> Chat:
+    head = tuple(turn for turn in record.messages[:1] if turn.role == "system")
+    return replace(record, messages=(*head, *record.messages[starts[-exchanges] :]))
+
+
+def _cut_turn(record: Chat, place: int, keep: int) -> Chat:
+    turn = record.messages[place]
+    shorter = replace(turn, content=_without_middle(turn.content, keep))
+    return replace(record, messages=(*record.messages[:place], shorter, *record.messages[place + 1 :]))
+
+
+def _first_tokens(record: Labelled, keep: int) -> Labelled:
+    whole = keep
+    while whole and record.tags[whole : whole + 1] and record.tags[whole].startswith("I-"):
+        whole -= 1  # not in the middle of an entity
+    tokens, tags = record.tokens[: whole or keep], record.tags[: whole or keep]
+    return replace(record, input=" ".join(tokens), tokens=tokens, tags=tags)
+
+
+def _cut_field(record: Labelled, field: str, keep: int) -> Labelled:
+    # The name of the field is one of two of ours; `replace` cannot know.
+    return replace(record, **{field: _without_middle(getattr(record, field), keep)})  # type: ignore[arg-type]
+
+
+def _without_middle(text: str, keep: int) -> str:
+    """About `keep` characters of a text, from its beginning and its end, whole words, with an ellipsis between."""
+    head, tail = text[: keep - keep // 2], text[len(text) - keep // 2 :]
+    head = head[: head.rfind(" ")] if " " in head else head
+    tail = tail[tail.find(" ") + 1 :] if " " in tail else tail
+    return f"{head.rstrip()} … {tail.lstrip()}"

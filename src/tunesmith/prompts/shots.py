@@ -1,90 +1,125 @@
-"""Worked examples for the prompt: chosen at random, with every label alike, or for their likeness to the question."""
+"""Worked examples for the prompt: which ones, in which order, and as earlier turns of the conversation."""
 
 from __future__ import annotations
 
 import random
-import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from tunesmith.core.errors import Mistake
-from tunesmith.core.records import Message, fingerprint
+from tunesmith.core.records import Chat, Labelled, Message
 
+Record = TypeVar("Record", Labelled, Chat)
 How = Literal["random", "balanced", "similar"]
 
+_EAST_ASIAN = "\u3040-\u30ff\u3400-\u9fff"
+_WORD = rf"(?u)[{_EAST_ASIAN}]|[^\W{_EAST_ASIAN}]+"
+"""Words of one letter too, and single characters where a script has no spaces."""
 
-class Shots:
-    """A pool of records to choose worked examples from; what is worked out about the pool is kept."""
 
-    def __init__(self, pool: Sequence[Any]) -> None:
-        self.pool = tuple(pool)
+class Shots(Generic[Record]):
+    """A pool of examples to choose shots from. Orders and the search index are made once, when first needed."""
 
-    def choose(self, record: Any | None, k: int, how: How = "random", seed: int = 0) -> list[Any]:
-        """At most `k` examples for `record` (None: for every record alike), never the record itself.
+    def __init__(self, pool: Sequence[Record]) -> None:
+        self._pool: tuple[Record, ...] = tuple(pool)
+        self._orders: dict[tuple[str, int], tuple[int, ...]] = {}
 
-        ``random`` and ``balanced`` give the same examples whatever the record, so that all prompts begin alike;
-        ``balanced`` takes the outputs in turn, the rarest as often as the commonest while they last. ``similar`` takes
-        those that share most words with the record (BM25), the most similar last, next to the question. Fewer come
-        back when the pool has no more. Raises Mistake for ``similar`` without a record.
+    def choose(self, record: Record | None, k: int, how: How = "random", seed: int = 0) -> list[Record]:
+        """At most `k` examples for the prompt of `record` (None: for any), as many as the pool has.
+
+        ``random`` and ``balanced`` do not look at the record, so that all rows share their shots, and the first 4 of
+        8 are the 4. ``balanced`` takes each label once before any twice, in an order shuffled anew each round: labels
+        that simply took turns would be a pattern for the model to go on with. ``similar`` puts those most like the
+        record by BM25 (Robertson & Zaragoza 2009) nearest to it, at the end (Liu et al. 2022, arXiv:2101.06804).
+
+        An example that asks just what the record asks is never chosen: it would give the answer away. Raises Mistake
+        for another `how`, and for ``similar`` without a record.
         """
-        own = None if record is None else fingerprint(record)
         if how == "similar":
             if record is None:
-                raise Mistake("shots: got how=similar for no record in particular; expected random or balanced")
-            found = [self.pool[place] for place in self._like(record, k + 1)]
-            return [one for one in found if fingerprint(one) != own][:k][::-1]
-        order = self._balanced(seed) if how == "balanced" else self._shuffled(seed)
-        chosen: list[Any] = []
+                raise Mistake(
+                    "shots: got how=similar and no query; expected a row to compare with; use random or balanced"
+                )
+            return self._similar(record, k)
+        if how not in ("random", "balanced"):
+            raise Mistake(f"shots: got how={how}; expected random, balanced or similar")
+        return self._first(self._order(how, seed), record, k)
+
+    def _first(self, order: Sequence[int], record: Record | None, k: int) -> list[Record]:
+        asked = None if record is None else question(record)
+        chosen: list[Record] = []
         for place in order:
-            if len(chosen) == k:
+            if len(chosen) >= k:
                 break
-            if own is None or fingerprint(self.pool[place]) != own:
-                chosen.append(self.pool[place])
+            if self._questions[place] != asked:
+                chosen.append(self._pool[place])
         return chosen
 
-    def _shuffled(self, seed: int) -> list[int]:
-        return random.Random(seed).sample(range(len(self.pool)), len(self.pool))
-
-    def _balanced(self, seed: int) -> list[int]:
-        """Places of the pool, the outputs in turn, until every output's examples are used up."""
-        by_output: dict[str, list[int]] = defaultdict(list)
-        for place in self._shuffled(seed):
-            by_output[getattr(self.pool[place], "output", "")].append(place)
-        queues = [by_output[output] for output in sorted(by_output)]
-        longest = max((len(queue) for queue in queues), default=0)
-        return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
-
-    def _like(self, record: Any, k: int) -> list[int]:
-        import numpy as np
-
-        index, words = self._index
-        known = [word for word in dict.fromkeys(_words(record)) if word in words]
-        if not known:
-            return list(range(min(k, len(self.pool))))
-        scores = index.get_scores(known)
-        return [int(place) for place in np.argsort(-scores, kind="stable")[:k]]
-
     @cached_property
-    def _index(self) -> tuple[Any, set[str]]:
+    def _questions(self) -> tuple[str, ...]:
+        return tuple(question(record) for record in self._pool)
+
+    def _order(self, how: str, seed: int) -> tuple[int, ...]:
+        if (how, seed) not in self._orders:
+            shuffled = random.Random(seed)
+            places = list(range(len(self._pool)))
+            shuffled.shuffle(places)
+            self._orders[how, seed] = tuple(self._in_rounds(places, shuffled) if how == "balanced" else places)
+        return self._orders[how, seed]
+
+    def _in_rounds(self, places: list[int], shuffled: random.Random) -> Iterator[int]:
+        waiting: dict[str, list[int]] = defaultdict(list)
+        for place in reversed(places):
+            waiting[_label(self._pool[place])].append(place)
+        while waiting:
+            labels = sorted(waiting)
+            shuffled.shuffle(labels)
+            for label in labels:
+                yield waiting[label].pop()
+                if not waiting[label]:
+                    del waiting[label]
+
+    def _similar(self, record: Record, k: int) -> list[Record]:
         import bm25s
 
-        texts = [_words(record) or ["-"] for record in self.pool]
+        if not self._pool or k < 1:
+            return []
+        asked = question(record)
+        wanted = min(len(self._pool), k + self._questions.count(asked))
+        query = bm25s.tokenize([asked], token_pattern=_WORD, stopwords=None, return_ids=False, show_progress=False)
+        places, _ = self._index.retrieve(query, k=wanted, show_progress=False)
+        return self._first([int(place) for place in places[0]], record, k)[::-1]
+
+    @cached_property
+    def _index(self) -> Any:
+        import bm25s
+
         index = bm25s.BM25()
-        index.index(texts, show_progress=False)
-        return index, {word for text in texts for word in text}
+        words = bm25s.tokenize(list(self._questions), token_pattern=_WORD, stopwords=None, show_progress=False)
+        index.index(words, show_progress=False)
+        return index
 
 
-def as_messages(turns: Sequence[Sequence[Message]], prompt: Sequence[Message]) -> tuple[Message, ...]:
-    """Worked examples as earlier turns of the conversation that ends in `prompt`; its system message stays in front."""
-    system = tuple(message for message in prompt if message.role == "system")
-    spoken = [message for shot in (*turns, prompt) for message in shot if message.role != "system"]
-    return (*system, *spoken)
+def as_messages(shots: Sequence[Sequence[Message]], query: Sequence[Message]) -> tuple[Message, ...]:
+    """The conversations `shots` as earlier turns of `query`, none of them trained.
+
+    The system prompt is the query's; those of the shots are left out.
+    """
+    head = tuple(message for message in query[:1] if message.role == "system")
+    turns = (turn for shot in shots for turn in shot if turn.role != "system")
+    shown = (replace(turn, trained=False) if turn.role == "assistant" else turn for turn in turns)
+    return (*head, *shown, *query[len(head) :])
 
 
-def _words(record: Any) -> list[str]:
-    text = " ".join((getattr(record, "context", ""), getattr(record, "input", ""), *getattr(record, "tokens", ())))
-    if messages := getattr(record, "messages", ()):
-        text = messages[-1].content
-    return re.findall(r"\w+", text.lower())
+def question(record: Labelled | Chat) -> str:
+    """What a record asks, without its answer."""
+    if isinstance(record, Chat):
+        return "\n".join(message.content for message in record.messages if message.role == "user")
+    return "\n".join(part for part in (record.context, record.input or " ".join(record.tokens)) if part)
+
+
+def _label(record: Labelled | Chat) -> str:
+    return record.output if isinstance(record, Labelled) else ""
