@@ -71,7 +71,7 @@ def test_the_query_itself_is_never_a_shot(how: str) -> None:
 
 @pytest.mark.parametrize("how", ["random", "balanced", "similar"])
 def test_no_pool_and_no_shots(how: str) -> None:
-    assert Shots[Labelled]([]).choose(FILMS[0], 4, how) == []  # type: ignore[arg-type]  # parametrised
+    assert Shots([]).choose(FILMS[0], 4, how) == []  # type: ignore[arg-type]  # parametrised
     assert Shots(FILMS).choose(Labelled("x"), 0, how) == []  # type: ignore[arg-type]  # parametrised
 
 

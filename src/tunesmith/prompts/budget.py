@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from itertools import accumulate
+from typing import Any, Literal, TypeVar
 
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Chat, Encoded, Labelled, Message
@@ -15,7 +16,7 @@ from tunesmith.prompts.shots import as_messages
 
 Record = TypeVar("Record", Labelled, Chat)
 Policy = Literal["drop", "truncate", "error"]
-Shortened = Callable[[int], Any]
+WithLeft = Callable[[int], Any]
 
 _FEWEST_CHARACTERS = 40
 _FEWEST_TOKENS = 3
@@ -25,112 +26,95 @@ _NEAR_ENOUGH = 8
 _TRIES = 8
 
 
-def fit_shots(
-    template: Template, shots: Sequence[Messages], queries: Sequence[Messages], *, context: int, max_new_tokens: int
-) -> int:
-    """How many of `shots` (conversations, taken from the front) fit before the longest of `queries` and its answer.
+def fitting_shots(shots: Sequence[Messages], longest: int, template: Template, context: int) -> int:
+    """How many of the conversations `shots`, taken from the front, fit into `context` tokens beside `longest`.
 
-    ``longest query with its shots + max_new_tokens <= context``, counted on the very prompt, not estimated. 0 when the
-    longest query leaves no room.
+    `longest` is the longest query's prompt and the longest answer it may get, in tokens. What a shot takes is what a
+    prompt grows by when the shot is put before it.
     """
-    lengths = [len(ids) for ids in template.prompts(queries)]
-    if not lengths:
-        return 0
-    longest = queries[lengths.index(max(lengths))]
-
-    def fits(k: int) -> bool:
-        return len(template.prompt(as_messages(shots[:k], longest))) + max_new_tokens <= context
-
-    most, step = 0, 1
-    while most < len(shots) and fits(min(most + step, len(shots))):
-        most, step = min(most + step, len(shots)), step * 2
-    while step > 1:
-        step //= 2
-        if most + step <= len(shots) and fits(most + step):
-            most += step
-    return most
+    query = (Message("user", "a"),)
+    bare, *grown = map(len, template.prompts([query, *(as_messages([shot], query) for shot in shots)]))
+    taken = accumulate((length - bare for length in grown), initial=longest)
+    return max(0, sum(1 for tokens in taken if tokens <= context) - 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Cut(Generic[Record]):
+class Cut:
     """Rows that all fit, the records they were made from (shortened where they had to be), and what was lost."""
 
     rows: tuple[Encoded, ...]
-    records: tuple[Record, ...]
+    records: tuple[Any, ...]
     dropped: int = 0
     truncated: int = 0
 
 
-def shorten(
+def cut(
     records: Sequence[Record],
     write: Callable[[Record], tuple[Message, ...]],
     template: Template,
     *,
     max_length: int,
     policy: Policy = "truncate",
-    prompts: bool = False,
-) -> Cut[Record]:
-    """Encode `write(record)` for each record; rows over `max_length` tokens are treated as `policy` says.
+) -> Cut:
+    """Encode the conversation `write(record)` of each record; what is over `max_length` is treated as `policy` says.
 
-    ``truncate`` takes words from the middle of the longest part of the *input* and renders it anew (tagged tokens lose
-    their end, chats their earliest exchanges), so that instruction, template and answer stay whole; a row that would
-    keep next to nothing is dropped. ``drop`` leaves the row out; ``error`` raises Mistake. With `prompts` what is
-    written are prompts: the rows are their ids, weight 0, and `max_length` is what the prompt may take.
+    ``truncate`` makes the input `shortened` and renders it anew, so that instruction, template and answer stay whole;
+    a row that would keep next to nothing is dropped. ``drop`` leaves the row out. Raises Mistake, naming the row, for
+    ``error``.
     """
-
-    def encode(several: Sequence[Record]) -> list[Encoded]:
-        if prompts:
-            return [Encoded(ids, (0.0,) * len(ids)) for ids in template.prompts(map(write, several))]
-        return template.conversations(map(write, several))
-
     rows: list[Encoded] = []
     kept: list[Record] = []
     truncated = 0
-    for record, row in zip(records, encode(records), strict=True):
+    for record, row in zip(records, template.conversations(map(write, records)), strict=True):
         if len(row.ids) > max_length:
             if policy == "error":
                 raise Mistake(
                     f"{record.source or 'a row'}: got {len(row.ids):,} tokens; expected at most {max_length:,}; "
                     f"raise max_length, or type --too_long truncate"
                 )
-            found = _fitted(record, row, encode, max_length) if policy == "truncate" else None
-            if found is None:
+            shorter = None
+            if policy == "truncate":
+                shorter = shortened(record, lambda one: len(template.conversation(write(one)).ids), max_length)
+            if shorter is None:
                 continue
-            record, row = found
+            record, row = shorter, template.conversation(write(shorter))
             truncated += 1
         rows.append(row)
         kept.append(record)
     return Cut(tuple(rows), tuple(kept), len(records) - len(rows), truncated)
 
 
-def _fitted(
-    record: Record, row: Encoded, encode: Callable[[Sequence[Record]], list[Encoded]], max_length: int
-) -> tuple[Record, Encoded] | None:
-    """A shortened form that fits and leaves little room, found by interpolation; None where none fits."""
-    for size, least, shortened in _ways(record):
+def shortened(record: Record, tokens: Callable[[Record], int], limit: int) -> Record | None:
+    """The record with less of its input, so that `tokens(record) <= limit`; None where not enough of it would be left.
+
+    Words go from the middle of the longest part of the input, tagged tokens from their end, chats lose their earliest
+    exchanges first. Found by interpolation, so that it is called a few times only; it may stay some tokens below the
+    limit.
+    """
+    for size, least, with_left in _ways(record):
         if size <= least:
             continue
-        low, high, too_many = least, size, len(row.ids)
-        best, best_row = shortened(low), encode([shortened(low)])[0]
-        if len(best_row.ids) > max_length:
+        low, high, too_many = least, size, tokens(record)
+        best: Record = with_left(low)
+        fitting = tokens(best)
+        if fitting > limit:
             continue
         for _ in range(_TRIES):
-            spare = max_length - len(best_row.ids)
-            if high - low <= 1 or spare <= _NEAR_ENOUGH:
+            if high - low <= 1 or limit - fitting <= _NEAR_ENOUGH:
                 break
-            share = spare / (too_many - len(best_row.ids))
+            share = (limit - fitting) / (too_many - fitting)
             middle = min(high - 1, max(low + 1, low + int(share * (high - low))))
-            tried = shortened(middle)
-            tried_row = encode([tried])[0]
-            if len(tried_row.ids) <= max_length:
-                low, best, best_row = middle, tried, tried_row
+            tried = with_left(middle)
+            length = tokens(tried)
+            if length <= limit:
+                low, best, fitting = middle, tried, length
             else:
-                high, too_many = middle, len(tried_row.ids)
-        return best, best_row
+                high, too_many = middle, length
+        return best
     return None
 
 
-def _ways(record: Labelled | Chat) -> list[tuple[int, int, Shortened]]:
+def _ways(record: Labelled | Chat) -> list[tuple[int, int, WithLeft]]:
     """How a record can be shortened: its size, the least that may be left, and the record with so much of it left."""
     if isinstance(record, Chat):
         starts = [place for place, turn in enumerate(record.messages) if turn.role == "user"]

@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Chat, Labelled, Message
 
-Record = TypeVar("Record", Labelled, Chat)
+Record = Labelled | Chat
 How = Literal["random", "balanced", "similar"]
 
 _EAST_ASIAN = "\u3040-\u30ff\u3400-\u9fff"
@@ -20,14 +20,14 @@ _WORD = rf"(?u)[{_EAST_ASIAN}]|[^\W{_EAST_ASIAN}]+"
 """Words of one letter too, and single characters where a script has no spaces."""
 
 
-class Shots(Generic[Record]):
+class Shots:
     """A pool of examples to choose shots from. Orders and the search index are made once, when first needed."""
 
-    def __init__(self, pool: Sequence[Record]) -> None:
+    def __init__(self, pool: Sequence[Any]) -> None:
         self._pool: tuple[Record, ...] = tuple(pool)
         self._orders: dict[tuple[str, int], tuple[int, ...]] = {}
 
-    def choose(self, record: Record | None, k: int, how: How = "random", seed: int = 0) -> list[Record]:
+    def choose(self, record: Record | None, k: int, how: How = "random", seed: int = 0) -> list[Any]:
         """At most `k` examples for the prompt of `record` (None: for any), as many as the pool has.
 
         ``random`` and ``balanced`` do not look at the record, so that all rows share their shots, and the first 4 of
@@ -114,12 +114,12 @@ def as_messages(shots: Sequence[Sequence[Message]], query: Sequence[Message]) ->
     return (*head, *shown, *query[len(head) :])
 
 
-def question(record: Labelled | Chat) -> str:
+def question(record: Record) -> str:
     """What a record asks, without its answer."""
     if isinstance(record, Chat):
         return "\n".join(message.content for message in record.messages if message.role == "user")
     return "\n".join(part for part in (record.context, record.input or " ".join(record.tokens)) if part)
 
 
-def _label(record: Labelled | Chat) -> str:
+def _label(record: Record) -> str:
     return record.output if isinstance(record, Labelled) else ""
