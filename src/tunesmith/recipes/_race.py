@@ -29,6 +29,8 @@ SHARE = 0.25
 """Share of a rung's training time that the race may take."""
 MOST_EPOCHS = 3.0
 """Passes over the training rows at most; validation keeps the best point on the way."""
+AS_GOOD = 1.1
+"""Losses within this factor of the best are a tie: so few steps and rows tell no finer."""
 RACE_ROWS = 64
 
 
@@ -62,7 +64,7 @@ def race(bench: Bench, project: Project, folder: Path, seconds: float, told: lis
     while len(rates) > 1:
         spent += unit
         losses = {rate: runner.run(rate, steps=unit) for rate in rates}
-        rates = sorted(rates, key=lambda rate: losses[rate])[: math.ceil(len(rates) / 2)]
+        rates = _better_half(rates, losses)
         unit *= 2
     left = seconds - runner.seconds
     steps = max(1, min(most, int(0.93 * left / runner.seconds_per_step)))
@@ -116,6 +118,13 @@ class _Runner:
             steps=steps,
             description=f"{self.project.method.name}: trying {rate:.2g}",
         )
+
+
+def _better_half(rates: list[float], losses: dict[float, float]) -> list[float]:
+    """The half with the lower losses; of two that are as good as each other the lower rate, which forgets less."""
+    best = min(losses.values())
+    even = {rate: best if losses[rate] <= AS_GOOD * best else losses[rate] for rate in rates}
+    return sorted(rates, key=lambda rate: (even[rate], rate))[: math.ceil(len(rates) / 2)]
 
 
 def _rates(project: Project) -> list[float]:

@@ -25,6 +25,10 @@ from tunesmith.recipes._rungs import Bench
 from tunesmith.recipes._work import Examples
 
 
+FEWEST_ROWS = 60
+"""Test rows that a winner is proven on however little time is left."""
+
+
 class Summary:
     """Gathers a climb and writes it down as it grows, so that an interrupted one leaves what it had."""
 
@@ -69,7 +73,8 @@ class Summary:
     def prove(self, bench: Bench, record: Record, best: str) -> None:
         """Measure the winner, and asking without examples, once on test rows that nothing was chosen by."""
         chosen = next(outcome for outcome in self.outcomes if outcome.chosen)
-        rows = self.examples.test[: bench.test_rows]
+        affordable = int(self.seconds_left() / (2.5 * bench.seconds_per_query)) if bench.seconds_per_query else 0
+        rows = self.examples.test[: min(bench.test_rows, max(affordable, FEWEST_ROWS))]
         if rows:
             plain = bench.answerer.answer(rows, description="zero_shot on test")
             answers = plain
