@@ -95,6 +95,13 @@ def test_leaks_are_found_exactly_and_nearly_also_under_another_answer() -> None:
     assert not [one for one in report.findings if "no row stands in two splits" in one.says]
 
 
+def test_two_leaks_that_are_like_each_other_are_told_once() -> None:
+    words = f"{GOOD['train'][5].input} and {GOOD['train'][6].input}"
+    rows = {split: [Labelled(words, "a", source=split), Labelled(f"{words} too", "a")] for split in ("train", "test")}
+    report = check(rows, labels=())
+    assert (len(report.leaks), report.near_leaks) == (2, ())
+
+
 def test_repeats_and_contradictions() -> None:
     again = Labelled(GOOD["train"][0].input, "a", source="train.csv:9000")
     against = Labelled(GOOD["train"][1].input, "a", source="train.csv:9001")

@@ -61,6 +61,12 @@ def test_our_own_name_goes_before_a_usual_one(write: Write, read_as: Any) -> Non
     assert reading.records[0].input == "yes"
 
 
+def test_a_column_is_used_once(write: Write, read_as: Any) -> None:
+    path = write("a.csv", "label,remark,other\npositive,so good,yes I do\nnegative,so bad,no way\n")
+    with pytest.raises(Mistake, match="none is known as output"):
+        read_as("labels", path, columns={"input": "label"}, labels=("yes", "no"), aliases={"output": ("label",)})
+
+
 def test_numbered_columns_are_several_references_in_their_order(write: Write, read_as: Any) -> None:
     row = {"dialogue": "Hi", "topic1": "x", "summary2": "two", "summary10": "ten", "summary1": "one", "summary3": ""}
     path = write("a.jsonl", json.dumps(row))

@@ -125,6 +125,12 @@ CASES: dict[str, tuple[str, str, Mapping[str, Any], str]] = {
         {"input": "zig", "output": "zag"},
         "'zig' is en and 'zag' de",
     ),
+    "long texts": (
+        rows(long, lambda n: text(n + 500, 100), names="zig zag"),
+        "generation",
+        {"input": "zig", "output": "zag"},
+        "two columns of free text",
+    ),
     "free text": (
         rows(short, lambda n: text(n + 500, 14), names="zig zag"),
         "generation",

@@ -21,7 +21,7 @@ from tunesmith.data._personal import KINDS, personal_data
         ("card 5500-0000-0000-0004", "card"),
         ("card 378282246310005", "card"),
         ("card 4111 1111 1111 1112", ""),  # the check digit is wrong
-        ("card 4444 4444 4444 4444", ""),
+        ("card 44444444444444444", ""),
         ("follow @anonymous on 2020-01-02 at 12:30", ""),
         ("it cost $1,234,567.89 in 1999-2001, ISBN 978-3-16-148410-0", ""),
         ("pi is 3.14159265358979", ""),
@@ -41,5 +41,9 @@ def test_texts_are_counted_not_occurrences_and_every_kind_is_reported() -> None:
 def test_languages_are_counted_when_the_text_is_long_enough_to_tell() -> None:
     english = "The quick brown fox jumps over the lazy dog while everybody else is looking on and wondering."
     german = "Zwei junge Männer sind im Freien in der Nähe vieler Büsche und sehen sich neugierig um."
-    assert languages([english] * 3 + [german, "hello", "?", "😀" * 90, "1234 " * 30]) == {"en": 3, "de": 1}
+    japanese = "今日はとても良い天気なので公園まで散歩"
+    assert languages([english] * 3 + [german, japanese]) == {"en": 3, "de": 1, "ja": 1}
+    of_no_one = "banana telefon hotel taxi radio video piano opera pasta pizza internet menu"
+    gibberish = "xkcd qwrt zzpl mnbv kjhg lkjh poiu ytre wqas dfgh nmkl"
+    assert languages(["hello", "Guten Morgen, ihr Lieben!", "?", "😀" * 90, "1234 " * 30, of_no_one, gibberish]) == {}
     assert languages([]) == {}

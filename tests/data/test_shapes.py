@@ -43,6 +43,8 @@ def test_alpaca_with_a_system_prompt_or_history_is_a_conversation(write: Write, 
         Message("user", "And 3?"),
         Message("assistant", "6"),
     )
+    alone = first(read_as, write, "chat", {"instruction": "Hi", "system": "Be brief.", "output": "Ho"})
+    assert [turn.role for turn in alone.messages] == ["system", "user", "assistant"]
     with pytest.raises(Mistakes, match="5 turns; expected one question and one answer, or the task chat"):
         first(read_as, write, "texts", row)
 

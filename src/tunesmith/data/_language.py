@@ -14,22 +14,23 @@ LOOKED_AT = 2000
 """So many texts, evenly spread, are looked at: the shares are then known to about two points."""
 
 _LETTERS, _ENOUGH, _SURE = 40, 300, 0.95
+_NONE = {"zxx", "und"}  # the classifier's words for what is no language
 
 
 def languages(texts: Sequence[str]) -> Counter[str]:
     """How many texts are surely in each language (ISO 639-1).
 
-    Texts under 40 letters, and those the classifier is not 95 % sure of, are not counted: "hello" alone is taken for
-    Breton. Read the numbers against their sum, not against the number of texts.
+    Texts with under 40 bytes of letters, and those the classifier is not 95 % sure of, are not counted: "hello" alone
+    is taken for Breton. Read the numbers against their sum, not against the number of texts.
     """
     identifier = _identifier()
     step = max(1, len(texts) // LOOKED_AT)
     found: Counter[str] = Counter()
     for text in texts[::step]:
         beginning = text[:_ENOUGH]
-        if sum(character.isalpha() for character in beginning) >= _LETTERS:
+        if len("".join(filter(str.isalpha, beginning)).encode()) >= _LETTERS:
             language, probability = identifier.classify(beginning)
-            found[language] += probability >= _SURE
+            found[language] += probability >= _SURE and language not in _NONE
     return +found
 
 

@@ -42,4 +42,4 @@ def _row(paragraph: dict[str, Any], question: dict[str, Any], source: str) -> Ro
     if "answers" not in question and not question.get("is_impossible"):
         return Row(fields, source)
     answers = list(dict.fromkeys(answer.get("text", "") for answer in question.get("answers") or []))
-    return Row({**fields, "output": [] if question.get("is_impossible") else answers}, source)
+    return Row({**fields, "output": answers}, source)
