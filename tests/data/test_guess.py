@@ -58,6 +58,18 @@ CASES: dict[str, tuple[str, str, Mapping[str, Any], str]] = {
         {"input": "sentence", "output": "stars"},
         "they are numbers: write their names under `labels`, in this order",
     ),
+    "sets of labels": (
+        rows(short, lambda n: "|".join(("x", "y", "z")[: n % 4]), names="text topics"),
+        "multi_label",
+        {"input": "text", "output": "topics"},
+        "'topics' has only 3 different values, which come again and again, several in a row",
+    ),
+    "lists of labels": (
+        rows(short, lambda n: ["x", "y", "z"][n % 3 :], names="text labels"),
+        "multi_label",
+        {"input": "text", "output": "labels"},
+        "several in a row",
+    ),
     "tagged": (
         rows(lambda n: ["Anna", "sings"], lambda n: ["B-person", "O"], names="words ner_tags"),
         "ner",
@@ -156,8 +168,8 @@ def test_what_is_guessed_can_be_read_for_that_task(case: str, write: Write) -> N
     assert found.task in names("tasks")
     task = choice("tasks", found.task)
     needs = {"record": task.RECORD, "fields": task.FIELDS, "optional": task.OPTIONAL, "aliases": task.ALIASES}
-    labels = found.labels if found.task == "classification" else None
-    assert len(read(path, columns=found.columns, labels=labels, **needs).records) == 60
+    labels, several = found.labels or None, found.task == "multi_label"
+    assert len(read(path, columns=found.columns, labels=labels, several_labels=several, **needs).records) == 60
 
 
 def test_labels_are_those_of_the_whole_file_in_the_order_of_numbers(write: Write) -> None:

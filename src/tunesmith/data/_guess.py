@@ -66,10 +66,17 @@ class _Table:
     def sample(self, column: str) -> list[Any]:
         return self.values(column)[:: max(1, len(self.rows) // SAMPLE)]
 
+    def cells(self, column: str) -> list[list[str]]:
+        """The parts of every cell: of a list, of a|b, or the one it is."""
+        values = self.values(column)
+        split = [
+            value if isinstance(value, list) else [] if value is None else str(value).split("|") for value in values
+        ]
+        return [[str(part).strip() for part in cell if str(part).strip()] for cell in split]
+
     def labels(self, column: str) -> tuple[str, ...]:
         """The labels of a column of few, short, recurring values; () when it is not one."""
-        cells = [value if isinstance(value, list) else str(value).split("|") for value in self.values(column)]
-        parts = [str(part).strip() for cell in cells for part in cell if part not in (None, "")]
+        parts = [part for cell in self.cells(column) for part in cell]
         distinct = sorted(set(parts))
         most = min(_MOST_LABELS, max(2, len(parts) // (3 if len(parts) < 50 else 10)))
         if not 2 <= len(distinct) <= most or max(map(len, distinct)) > _LABEL_LENGTH:
@@ -152,7 +159,11 @@ def _labelled(table: _Table) -> Guess | None:
     why = f"'{label}' has only {len(labels)} different values, which come again and again"
     if all(value.isdecimal() for value in labels):
         why += "; they are numbers: write their names under `labels`, in this order"
-    return Guess(table.format, "classification", why, {"input": text, "output": label}, labels)
+    several = any(len(cell) > 1 for cell in table.cells(label))
+    if several:
+        why += ", several in a row"
+    task = "multi_label" if several else "classification"
+    return Guess(table.format, task, why, {"input": text, "output": label}, labels)
 
 
 def _asked(table: _Table) -> Guess | None:
