@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent, hold everything a run needs to go on bit for bit, and contain no pickle.
 
 checkpoints/step-000100/weights.safetensors     what trains, by parameter name
-                        optimizer.safetensors   the optimizer's tensors, by parameter number and name
+                        optimizer.safetensors   the optimizer's tensors and torch's random numbers
+                        best.safetensors        the weights that validated best so far, where there are any
                         state.json              step, losses the guard remembers, the caller's own state
 """
 
@@ -14,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tunesmith.core.errors import Mistake
 from tunesmith.core.files import atomic_folder
+from tunesmith.core.progress import say
 from tunesmith.engine.loop import Guard
 
 KEEP = 2
 """Checkpoints kept: the latest, and the one before it should the disk have lied about the latest."""
+
+_WEIGHTS, _OPTIMIZER, _BEST, _STATE = "weights.safetensors", "optimizer.safetensors", "best.safetensors", "state.json"
 
 
 def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -46,30 +51,45 @@ def save(
     """
     target = folder / f"step-{step:06d}"
     with atomic_folder(target, remedy="set output_dir to a place with room") as new:
-        save_file({name: p.detach().contiguous() for name, p in trained(model)}, new / "weights.safetensors")
+        save_file({name: p.detach().contiguous() for name, p in trained(model)}, new / _WEIGHTS)
         tensors, plain = _flatten(guard.optimizer)
-        save_file({**tensors, "rng": torch.get_rng_state()}, new / "optimizer.safetensors")
+        save_file({**tensors, **_random_state()}, new / _OPTIMIZER)
         if best is not None:
-            save_file({name: tensor.contiguous() for name, tensor in best.items()}, new / "best.safetensors")
+            save_file({name: tensor.contiguous() for name, tensor in best.items()}, new / _BEST)
         told = {"step": step, "optimizer": plain, "losses": list(guard.losses), "bad": guard.bad, "state": state}
-        (new / "state.json").write_text(json.dumps(told), encoding="utf-8")
+        (new / _STATE).write_text(json.dumps(told), encoding="utf-8")
     for old in _all(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest checkpoint below `folder`, None when there is none."""
-    found = _all(folder)
-    return found[-1] if found else None
+    """The newest whole checkpoint below `folder`, None when there is none; a damaged one is passed over and told."""
+    for checkpoint in reversed(_all(folder)):
+        try:
+            best = [_BEST] if (checkpoint / _BEST).exists() else []
+            for part in [_WEIGHTS, _OPTIMIZER, *best]:
+                with safe_open(checkpoint / part, framework="pt"):
+                    pass
+            state(checkpoint)
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            say(f"{checkpoint}: damaged ({error}); going back to the one before")
+        else:
+            return checkpoint
+    return None
 
 
-def load(checkpoint: Path, model: nn.Module, guard: Guard) -> tuple[int, dict[str, Any], dict[str, Tensor] | None]:
-    """Put model, optimizer, random state and guard back; returns the step, the caller's state and the best weights.
+def state(checkpoint: Path) -> dict[str, Any]:
+    """What the caller gave to be kept."""
+    return dict(json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))["state"])
+
+
+def load(checkpoint: Path, model: nn.Module, guard: Guard) -> tuple[int, dict[str, Tensor] | None]:
+    """Put model, optimizer, random state and guard back; returns the step and the best weights.
 
     Raises Mistake when the checkpoint belongs to another method or model.
     """
-    weights = load_file(checkpoint / "weights.safetensors")
+    weights = load_file(checkpoint / _WEIGHTS)
     ours = dict(trained(model))
     if weights.keys() != ours.keys() or any(weights[name].shape != ours[name].shape for name in ours):
         raise Mistake(
@@ -77,19 +97,27 @@ def load(checkpoint: Path, model: nn.Module, guard: Guard) -> tuple[int, dict[st
         )
     for name, parameter in ours.items():
         parameter.data.copy_(weights[name])
-    tensors = load_file(checkpoint / "optimizer.safetensors")
+    tensors = load_file(checkpoint / _OPTIMIZER)
     torch.set_rng_state(tensors.pop("rng"))
-    told = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    if (rng := tensors.pop("cuda_rng", None)) is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(rng)
+    told = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
     _unflatten(guard.optimizer, tensors, told["optimizer"])
     guard.losses.extend(told["losses"])
     guard.bad = told["bad"]
     guard.keep(told["step"])
-    best = checkpoint / "best.safetensors"
-    return told["step"], told["state"], load_file(best) if best.exists() else None
+    best = checkpoint / _BEST
+    return told["step"], load_file(best) if best.exists() else None
 
 
 def _all(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-[0-9]*"))
+
+
+def _random_state() -> dict[str, Tensor]:
+    """Torch's random numbers, of the CPU and of the GPU where there is one: dropout draws from them."""
+    gpu = {"cuda_rng": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    return {"rng": torch.get_rng_state(), **gpu}
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -21,6 +25,8 @@ from tunesmith.core.progress import say, track
 from tunesmith.core.records import Encoded
 from tunesmith.core.seed import derive
 from tunesmith.engine import checkpoints, memory, optimizers
+from tunesmith.engine.journal import Fit as Fit
+from tunesmith.engine.journal import Journal
 from tunesmith.engine.loop import Guard, Plan, Step, run
 from tunesmith.engine.packing import PackedBatch, pack, plan
 from tunesmith.engine.prepare import Prepared
@@ -29,22 +35,9 @@ from tunesmith.engine.scoring import sequence_logprobs
 MOST_TOKENS = 2048
 """Flat tokens in a pack: past this a CPU gains no speed, and memory grows."""
 KEEP_EVERY = 25
-"""Steps between the states that are kept to go back to, in memory and as checkpoints."""
-
-
-@dataclass(slots=True)
-class Fit:
-    """What a run did. `curve` has a point a validation: step, training loss since the last, validation loss (nats)."""
-
-    steps: int = 0
-    seconds: float = 0.0
-    tokens: int = 0
-    best_loss: float = math.inf
-    best_step: int = 0
-    stopped: str = ""
-    curve: list[dict[str, float]] = field(default_factory=list)
-    events: list[str] = field(default_factory=list)
-    receipt: dict[str, Any] = field(default_factory=dict)
+"""Steps between the states that are kept in memory to go back to."""
+_SETTINGS = {"method", "objective", "optimizer", "lr_scheduler_type", "warmup_ratio", "weight_decay", "momentum"}
+_SETTINGS |= {"max_grad_norm", "eval_steps", "early_stopping_patience", "save_steps", "precision", "seed"}
 
 
 @dataclass
@@ -151,6 +144,8 @@ class Job:
         return {
             "rows": len(self.rows),
             "rows_sha256": _digest(self.rows),
+            "validation_rows": len(self.validation),
+            "validation_sha256": _digest(self.validation),
             "tokens": total,
             "trained_tokens": trained,
             "longest_row": longest,
@@ -176,25 +171,20 @@ def memory_limit_mb(project: Project) -> float:
 def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
     """Train to the end, the deadline or the point where validation stands still; leaves the best weights in place.
 
-    Ctrl-C keeps a checkpoint and is passed on. Raises Mistake for a run that cannot fit into memory, has nothing to
-    learn, or diverges.
+    Ctrl-C waits for the end of the step, keeps a checkpoint and is passed on; a second one does not wait. Raises
+    Mistake for a run that cannot fit into memory, has nothing to learn, or diverges.
     """
     project, model = job.project, job.prepared.model
-    receipt = job.receipt()
-    groups = getattr(project.method.module, "param_groups", None)
-    optimizer = optimizers.make(
-        project.optimizer,
-        groups(model) if groups else job.trained,
-        learning_rate=job.plan.learning_rate,
-        weight_decay=project.weight_decay,
-        momentum=project.momentum,
-    )
-    guard = Guard(job.trained, optimizer, keep_every=project.save_steps or KEEP_EVERY)
+    journal = Journal(job.folder, model, Fit(receipt=job.receipt()), _settings(project))
+    optimizer = _optimizer(job)
+    guard = Guard(job.trained, optimizer, keep_every=min(KEEP_EVERY, project.save_steps or KEEP_EVERY))
     guard.keep(0)
-    state = _State(job, Fit(receipt=receipt))
-    start = state.resume(guard)
+    start = journal.resume(guard)
+    if start:
+        job.pack_tokens = journal.fit.receipt["pack_tokens"]  # other packs would add up in another order
     every = project.eval_steps or max(1, min(100, job.plan.steps // 10))
-    begun, before = time.monotonic(), state.fit.seconds
+    patience = project.early_stopping_patience or math.inf
+    begun, before = time.monotonic(), journal.fit.seconds
     steps = run(
         job.prepared,
         project.objective.module,
@@ -203,120 +193,74 @@ def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
         optimizer,
         job.plan,
         guard,
-        start=start,
+        start=start if journal.since_best < patience else job.plan.steps,
         on_step=getattr(project.method.module, "on_step", None),
     )
-    with track(job.plan.steps - start, "steps", job.description) as bar:
-        try:
-            for step in steps:
-                state.note(step)
-                state.fit.seconds = before + time.monotonic() - begun
-                late = job.seconds is not None and state.fit.seconds >= job.seconds
-                if job.validation and (step.number % every == 0 or step.number == job.plan.steps or late):
-                    state.validate(step.number)
-                bar.advance(1, loss=step.loss, tokens=f"{state.fit.tokens / state.fit.seconds:,.0f}/s")
-                if step.number % guard.keep_every == 0:
-                    state.checkpoint(step.number, guard)
-                if on_step is not None:
-                    on_step(step)
-                if late and step.number < job.plan.steps:
-                    state.fit.stopped = f"time: {job.seconds:.0f} s were given"
-                    break
-                if state.patience_over():
-                    state.fit.stopped = f"no gain in {project.early_stopping_patience} validations"
-                    break
-        except KeyboardInterrupt:
-            state.checkpoint(state.fit.steps, guard)
-            raise
-    state.restore_best()
-    return state.fit
+    with track(job.plan.steps - start, "steps", job.description) as bar, _interrupt_after_a_step() as interrupted:
+        for step in steps:
+            journal.note(step)
+            journal.fit.seconds = before + time.monotonic() - begun
+            late = job.seconds is not None and journal.fit.seconds >= job.seconds
+            if job.validation and (step.number % every == 0 or step.number == job.plan.steps or late):
+                journal.validated(step.number, job.validation_loss())
+            bar.advance(1, loss=step.loss, tokens=f"{journal.fit.tokens / max(journal.fit.seconds, 1e-9):,.0f}/s")
+            journal.keep(step, guard, project.save_steps)
+            if on_step is not None:
+                on_step(step)
+            if interrupted():
+                journal.checkpoint(step.number, guard)
+                raise KeyboardInterrupt
+            if late and step.number < job.plan.steps:
+                journal.fit.stopped = f"time: {job.seconds:.0f} s were given"
+                break
+            if journal.since_best >= patience:
+                break
+    if journal.since_best >= patience:
+        journal.fit.stopped = f"no gain in {project.early_stopping_patience} validations"
+    journal.restore_best()
+    return journal.fit
 
 
-class _State:
-    """What `fit` remembers from step to step, and writes down."""
+def _optimizer(job: Job) -> torch.optim.Optimizer:
+    project = job.project
+    groups = getattr(project.method.module, "param_groups", None)
+    return optimizers.make(
+        project.optimizer,
+        groups(job.prepared.model) if groups else job.trained,
+        learning_rate=job.plan.learning_rate,
+        weight_decay=project.weight_decay,
+        momentum=project.momentum,
+    )
 
-    def __init__(self, job: Job, fit: Fit) -> None:
-        self.job, self.fit = job, fit
-        self.best: dict[str, Tensor] | None = None
-        self.losses: list[float] = []
-        self.since_best = 0
 
-    def resume(self, guard: Guard) -> int:
-        """Go on from the latest checkpoint of the job's folder; returns the step to go on after."""
-        folder = self.job.folder
-        if folder is None:
-            return 0
-        found = checkpoints.latest(folder / "checkpoints")
-        metrics = folder / "metrics.jsonl"
-        if found is None:
-            metrics.unlink(missing_ok=True)
-            return 0
-        step, state, self.best = checkpoints.load(found, self.job.prepared.model, guard)
-        receipt, kept_receipt = self.fit.receipt, state["receipt"]
-        if any(receipt[key] != kept_receipt[key] for key in receipt.keys() - {"memory_estimate_mb", "pack_tokens"}):
-            raise Mistake(
-                f"{folder}: holds a run with other rows or settings; choose another --output_dir or remove it"
-            )
-        self.job.pack_tokens = kept_receipt["pack_tokens"]  # other packs would add up in another order
-        self.fit = Fit(**{**state["fit"], "receipt": kept_receipt})
-        self.losses, self.since_best = state["recent"], state["since_best"]
-        lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-        kept = [line for line in lines if _whole(line) and json.loads(line)["step"] <= step]
-        metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        say(f"{folder}: going on after step {step}")
-        return step
+@contextmanager
+def _interrupt_after_a_step() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C wait: inside a step weights, optimizer and random numbers do not fit together. Gives whether it came.
 
-    def note(self, step: Step) -> None:
-        """Write a step down."""
-        self.fit.steps, self.fit.tokens = step.number, self.fit.tokens + step.tokens
-        self.losses.append(step.loss)
-        if step.event:
-            self.fit.events.append(f"step {step.number}: {step.event}")
-            say(self.fit.events[-1])
-        line = {
-            "step": step.number,
-            "loss": step.loss,
-            "learning_rate": step.learning_rate,
-            "grad_norm": step.grad_norm,
-        }
-        self._write({**line, "tokens": step.tokens, **step.metrics, **({"event": step.event} if step.event else {})})
+    The second one interrupts at once. Signals reach the main thread alone; elsewhere nothing changes.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    usual = signal.getsignal(signal.SIGINT)
 
-    def validate(self, step: int) -> None:
-        """Measure the validation loss, and keep the weights when it is the best so far."""
-        loss = self.job.validation_loss()
-        recent, self.losses = sum(self.losses) / max(1, len(self.losses)), []
-        self.fit.curve.append({"step": step, "loss": recent, "validation": loss})
-        self._write({"step": step, "validation_loss": loss})
-        self.since_best += 1
-        if loss < self.fit.best_loss:
-            self.fit.best_loss, self.fit.best_step, self.since_best = loss, step, 0
-            trained = checkpoints.trained(self.job.prepared.model)
-            self.best = {name: parameter.detach().clone() for name, parameter in trained}
+    def wait(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, usual)
+        say("stopping after this step; press Ctrl-C again to stop at once")
 
-    def patience_over(self) -> bool:
-        """Whether validation has stood still for as long as the project allows."""
-        patience = self.job.project.early_stopping_patience
-        return patience is not None and self.since_best >= patience
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
-    def checkpoint(self, step: int, guard: Guard) -> None:
-        """Keep everything that is needed to go on after `step`."""
-        if self.job.folder is None or step == 0:
-            return
-        fit = {name: getattr(self.fit, name) for name in Fit.__dataclass_fields__ if name != "receipt"}
-        fit["best_loss"] = self.fit.best_loss if math.isfinite(self.fit.best_loss) else 1e30
-        told = {"fit": fit, "receipt": self.fit.receipt, "recent": self.losses, "since_best": self.since_best}
-        checkpoints.save(self.job.folder / "checkpoints", step, self.job.prepared.model, guard, told, self.best)
 
-    def restore_best(self) -> None:
-        """Put the best validated weights into the model; the last ones stay when nothing was validated."""
-        if self.best is not None:
-            for name, parameter in checkpoints.trained(self.job.prepared.model):
-                parameter.data.copy_(self.best[name])
-
-    def _write(self, line: dict[str, Any]) -> None:
-        if self.job.folder is not None:
-            with (self.job.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+def _settings(project: Project) -> dict[str, Any]:
+    """What makes a run what it is, beside its rows and plan: it cannot go on under others. As JSON gives it back."""
+    told = {key: value for key, value in project.as_dict().items() if key in _SETTINGS}
+    return dict(json.loads(json.dumps(told)))
 
 
 def _targets(row: Encoded) -> int:
@@ -328,11 +272,3 @@ def _digest(rows: Sequence[Encoded]) -> str:
     for row in rows:
         digest.update(repr((row.ids, row.weights)).encode())
     return digest.hexdigest()
-
-
-def _whole(line: str) -> bool:
-    """Whether a line was written to its end before the process died."""
-    try:
-        return "step" in json.loads(line)
-    except json.JSONDecodeError:
-        return False

@@ -6,7 +6,6 @@ what a pack of tokens keeps for the backward pass. The coefficients count the te
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,10 @@ from tunesmith.engine.prepare import Prepared
 
 MB = 1e6
 OPTIMIZER_SLOTS = {"adamw": 2, "adam": 2, "sgd": 1}
+
+
+class DoesNotFit(Mistake):
+    """A run that needs more memory than it may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,6 @@ class Estimate:
 
 def held_mb() -> float:
     """What this process holds now, in MB (resident)."""
-    gc.collect()
     return float(psutil.Process().memory_info().rss) / MB
 
 
@@ -84,7 +86,7 @@ def fitting_tokens(
 ) -> int:
     """The largest pack (flat tokens, at most `most`) whose estimate stays below `limit_mb`.
 
-    Raises Mistake, saying what would fit, when not even the longest row alone does.
+    Raises DoesNotFit, saying what would fit, when not even the longest row alone does.
     """
 
     def total(tokens: int) -> float:
@@ -102,7 +104,7 @@ def fitting_tokens(
     while shorter > 16 and total(shorter) > limit_mb:
         shorter //= 2
     fits = f"max_length {shorter} would fit" if shorter > 16 else "a method that trains fewer weights may fit"
-    raise Mistake(
+    raise DoesNotFit(
         f"memory: training needs about {total(longest) / 1000:.1f} GB for a row of {longest} tokens; "
         f"the budget is {limit_mb / 1000:.1f} GB; {fits}, or raise --budget.memory_gb"
     )

@@ -1,0 +1,163 @@
+"""What a run remembers from step to step and writes down: metrics, the best weights, checkpoints to go on from."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from tunesmith.core.errors import Mistake
+from tunesmith.core.files import atomic_write, disk_mistakes
+from tunesmith.core.progress import say
+from tunesmith.engine import checkpoints
+from tunesmith.engine.loop import Guard, Step
+
+SECONDS_BETWEEN_CHECKPOINTS = 120.0
+"""What is lost at most when the machine dies, unless `save_steps` says otherwise."""
+_REMEDY = "set output_dir to a place with room"
+
+
+@dataclass(slots=True)
+class Fit:
+    """What a run did. `curve` has a point a validation: step, training loss since the last, validation loss (nats)."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    best_loss: float = math.inf
+    best_step: int = 0
+    stopped: str = ""
+    curve: list[dict[str, float]] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    receipt: dict[str, Any] = field(default_factory=dict)
+
+
+class Journal:
+    """The account of one run, in `folder` where there is one: `metrics.jsonl`, a line a step, and `checkpoints/`.
+
+    `settings` are what the run was told beside its rows; a run is only gone on with under the same.
+    """
+
+    def __init__(self, folder: Path | None, model: nn.Module, fit: Fit, settings: dict[str, Any]) -> None:
+        self.folder, self.model, self.fit, self.settings = folder, model, fit, settings
+        self.best: dict[str, Tensor] | None = None
+        self.losses: list[float] = []
+        self.since_best = 0
+        self.saved = time.monotonic()
+
+    def resume(self, guard: Guard) -> int:
+        """Go on from the latest checkpoint in the folder; returns the step to go on after.
+
+        Raises Mistake when it is one of another run, before anything is changed.
+        """
+        if self.folder is None:
+            return 0
+        with disk_mistakes(self.folder, _REMEDY):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        found = checkpoints.latest(self.folder / "checkpoints")
+        metrics = self.folder / "metrics.jsonl"
+        if found is None:
+            metrics.unlink(missing_ok=True)
+            return 0
+        kept = checkpoints.state(found)
+        self._refuse_another(kept)
+        step, self.best = checkpoints.load(found, self.model, guard)
+        best_loss = math.inf if kept["fit"]["best_loss"] is None else kept["fit"]["best_loss"]
+        self.fit = Fit(**{**kept["fit"], "best_loss": best_loss})
+        self.losses, self.since_best = kept["recent"], kept["since_best"]
+        lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+        atomic_write(metrics, "".join(line + "\n" for line in lines if _step_of(line) <= step), remedy=_REMEDY)
+        say(f"{self.folder}: going on after step {step}")
+        return step
+
+    def _refuse_another(self, kept: dict[str, Any]) -> None:
+        """Raise Mistake, naming what differs, when the checkpoint's run is not this one."""
+        apart = {"memory_estimate_mb", "pack_tokens"}  # these follow from what the machine has free at the moment
+        ours = {**self.fit.receipt, **self.settings}
+        theirs = {**kept["fit"]["receipt"], **kept["settings"]}
+        for key in ours:
+            if key not in apart and ours[key] != theirs.get(key):
+                name = key.removesuffix("_sha256")
+                values = "" if name != key else f": {theirs.get(key)} there, {ours[key]} now"
+                raise Mistake(
+                    f"{self.folder}: holds a run with other {name}{values}; "
+                    "choose another output_dir, or remove it to begin anew"
+                )
+
+    def note(self, step: Step) -> None:
+        """Write a step down."""
+        self.fit.steps, self.fit.tokens = step.number, self.fit.tokens + step.tokens
+        if step.event:
+            self.fit.events.append(f"step {step.number}: {step.event}")
+            say(self.fit.events[-1])
+        else:
+            self.losses.append(step.loss)
+        line = {
+            "step": step.number,
+            "loss": step.loss,
+            "learning_rate": step.learning_rate,
+            "grad_norm": step.grad_norm,
+            "tokens": step.tokens,
+            **step.metrics,
+        }
+        self._write({**line, "event": step.event} if step.event else line)
+
+    def validated(self, step: int, loss: float) -> None:
+        """Write a validation loss (nats a target) down, and keep the weights when it is the best so far."""
+        recent, self.losses = sum(self.losses) / max(1, len(self.losses)), []
+        self.fit.curve.append({"step": step, "loss": recent, "validation": loss})
+        self._write({"step": step, "validation_loss": loss})
+        self.since_best += 1
+        if loss < self.fit.best_loss:
+            self.fit.best_loss, self.fit.best_step, self.since_best = loss, step, 0
+            self.best = {name: parameter.detach().clone() for name, parameter in checkpoints.trained(self.model)}
+
+    def keep(self, step: Step, guard: Guard, save_steps: int | None) -> None:
+        """Make a checkpoint when it is time for one: every `save_steps`, else every two minutes.
+
+        Only at a state that the guard goes back to, so that a resumed run has the same one to go back to.
+        """
+        waited = save_steps is not None or time.monotonic() - self.saved >= SECONDS_BETWEEN_CHECKPOINTS
+        if waited and not step.event and step.number % (save_steps or guard.keep_every) == 0:
+            guard.keep(step.number)
+            self.checkpoint(step.number, guard)
+
+    def checkpoint(self, step: int, guard: Guard) -> None:
+        """Keep everything that is needed to go on after `step`."""
+        if self.folder is None:
+            return
+        fit = asdict(self.fit)
+        fit["best_loss"] = self.fit.best_loss if math.isfinite(self.fit.best_loss) else None
+        told = {"fit": fit, "settings": self.settings, "recent": self.losses, "since_best": self.since_best}
+        checkpoints.save(self.folder / "checkpoints", step, self.model, guard, told, self.best)
+        self.saved = time.monotonic()
+
+    def restore_best(self) -> None:
+        """Put the best validated weights into the model; the last ones stay when nothing was validated."""
+        if self.best is not None:
+            for name, parameter in checkpoints.trained(self.model):
+                parameter.data.copy_(self.best[name])
+
+    def _write(self, line: dict[str, Any]) -> None:
+        """Add a line to the metrics; what is no number becomes null, since JSON has no NaN."""
+        if self.folder is None:
+            return
+        plain = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in line.items()
+        }
+        metrics = self.folder / "metrics.jsonl"
+        with disk_mistakes(metrics, _REMEDY), metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """The step a line of the metrics tells of; infinite when the process died before the line was whole."""
+    try:
+        return float(json.loads(line)["step"])
+    except json.JSONDecodeError:
+        return math.inf
