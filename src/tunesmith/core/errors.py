@@ -22,11 +22,22 @@ class Mistakes(Mistake):
         super().__init__("\n".join(self.lines))
 
 
+def closest(word: str, known: Iterable[str]) -> str:
+    """The known word that `word` was probably meant to be, "" when there is none; case, `-` and `_` do not count."""
+    folded = {_folded(name): name for name in sorted(set(known), reverse=True)}
+    close = difflib.get_close_matches(_folded(word), folded, n=1, cutoff=0.6)
+    return folded[close[0]] if close else ""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Say which known word `word` was probably meant to be, or list what there is.
 
     Returns a clause for the end of a message: ``did you mean 'lora'?`` or ``known: full, lora``.
     """
     known = sorted(set(known))
-    close = difflib.get_close_matches(word.lower().replace("-", "_"), known, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+    close = closest(word, known)
+    return f"did you mean '{close}'?" if close else f"known: {', '.join(known)}"
+
+
+def _folded(word: str) -> str:
+    return word.lower().replace("-", "_")
