@@ -35,15 +35,7 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
     need(examples.train, "train")
     need(examples.validation, "validation")
     model = open_model(project.model, project.precision)
-    length = context_length(model.loaded.model.config)
-    if project.max_length > length:
-        say(f"max_length {project.max_length} is more than the model's context; {length} is used")
-        project = project.model_copy(update={"max_length": length})
     encoded, lost = encode(project, model, examples.train)
-    if not encoded:
-        raise Mistake(
-            f"train: no row is left within max_length {project.max_length}; raise it, or use too_long: truncate"
-        )
     encoded_validation, _ = encode(project, model, examples.validation[:LOSS_ROWS])
     begun = time.monotonic()
     base = remember(model.prepared, model.template)
@@ -63,15 +55,21 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
 
 
 def encode(project: Project, model: Model, records: Sequence[Any]) -> tuple[list[Encoded], dict[str, int]]:
-    """Rows as tokens to be trained on, the too long ones treated as `too_long` says; and how many those were."""
+    """Rows as tokens to be trained on, the too long ones treated as `too_long` says; and how many those were.
+
+    Raises Mistake when none is left.
+    """
     module, config = project.task.module, project.task.config
+    length = min(project.max_length, context_length(model.loaded.model.config))
     kept = cut(
         records,
         lambda record: module.conversation(record, config),
         model.template,
-        max_length=project.max_length,
+        max_length=length,
         policy=project.too_long,
     )
+    if records and not kept.rows:
+        raise Mistake(f"no row is left within max_length {length}; raise max_length, or use too_long: truncate")
     return list(kept.rows), {"rows_dropped": kept.dropped, "rows_truncated": kept.truncated}
 
 

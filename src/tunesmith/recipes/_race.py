@@ -104,7 +104,8 @@ class _Runner:
                 self.told.append({"learning_rate": rate, "steps": steps, "value": None})
                 return math.inf
         self.seconds_per_step = done.seconds / steps
-        self.told.append({"learning_rate": rate, "steps": steps, "value": done.best_loss})
+        value = done.best_loss if math.isfinite(done.best_loss) else None
+        self.told.append({"learning_rate": rate, "steps": steps, "value": value})
         return done.best_loss
 
     def _job(self, prefix: tuple[int, ...], steps: int, rate: float) -> Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.config import Project
+from tunesmith.core.errors import Mistake
 from tunesmith.core.files import atomic_write, lock
 from tunesmith.metrics._measure import Measurement
+from tunesmith.models.identity import identity
+from tunesmith.models.source import fetch
 from tunesmith.recipes._work import Examples
 from tunesmith.store.open import open_store
 from tunesmith.store.store import Store
+
+_KEY = "key.json"
+_LEFT = ("artifact", "checkpoints", "rungs")
+_MAY_CHANGE = {"model", "data", "rungs", "budget", "target", "shots", "output_dir"}
+"""Keys of a task file under which a run may be gone on with: model and data count by their content."""
 
 
 @dataclass(slots=True)
@@ -47,15 +56,21 @@ class Record:
 def recorded(project: Project, kind: str, folder: Path, examples: Examples) -> Iterator[Record]:
     """Keep a run in the store while the block makes it; the folder is this process's alone meanwhile.
 
-    Writes `config.yaml`, from which the run can be repeated. Raises Mistake when another process is at the same folder.
+    Writes `config.yaml`, from which the run can be repeated. Raises Mistake when another process is at the same folder,
+    and when another run lies in it, which is then left as it was.
     """
     with lock(folder / ".lock", wait=False, remedy="choose another --output_dir"):
+        key = _key(project, kind, examples)
+        _refuse_another(folder, key)
+        atomic_write(folder / _KEY, json.dumps(key, ensure_ascii=False, indent=1) + "\n")
         atomic_write(folder / "config.yaml", project.to_yaml())
         store = open_store()
         store.record_data_version(
             examples.version, sum(examples.counts().values()), project.data.model_dump(mode="json")
         )
-        run = store.start_run(folder.name, kind, project.as_dict(), examples.version, folder, if_there="resume")
+        run = store.start_run(
+            _name(store, folder), kind, project.as_dict(), examples.version, folder, if_there="resume"
+        )
         record, begun = Record(store, run, folder), time.monotonic()
 
         def end(status: Any, message: str = "") -> None:
@@ -71,3 +86,31 @@ def recorded(project: Project, kind: str, folder: Path, examples: Examples) -> I
             end("failed", str(error))
             raise
         end("finished")
+
+
+def _name(store: Store, folder: Path) -> str:
+    """The folder's name, or as much more of its path as tells it from runs that lie elsewhere."""
+    known = {run.name: Path(run.folder).absolute() for run in store.runs()}
+    parts = folder.absolute().parts
+    names = ("/".join(parts[-length:]) for length in range(1, len(parts)))
+    return next(name for name in names if known.get(name, folder.absolute()) == folder.absolute())
+
+
+def _key(project: Project, kind: str, examples: Examples) -> dict[str, Any]:
+    """What makes a run this one: under any other of these its parts cannot be compared or gone on with."""
+    settings = {key: value for key, value in project.as_dict().items() if key not in _MAY_CHANGE}
+    content = {"model": identity(fetch(project.model)), "data": [examples.version, examples.counts()]}
+    key = {"kind of run": kind, **content, **settings}
+    return dict(json.loads(json.dumps(key)))
+
+
+def _refuse_another(folder: Path, key: dict[str, Any]) -> None:
+    kept = folder / _KEY
+    if not kept.exists() or not any((folder / name).exists() for name in _LEFT):
+        return
+    there = json.loads(kept.read_text(encoding="utf-8"))
+    if others := [name for name in key if key[name] != there.get(name)]:
+        raise Mistake(
+            f"{folder}: holds another run (other {', '.join(others)}); "
+            "choose another --output_dir, or remove the folder to begin anew"
+        )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -12,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.config import Project
-from tunesmith.core.errors import Mistake
 from tunesmith.core.files import atomic_folder
 from tunesmith.core.machine import inspect
 from tunesmith.evaluation import amounts
@@ -23,7 +20,6 @@ from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._record import Record
 from tunesmith.recipes._rungs import Bench
 from tunesmith.recipes._work import Examples
-
 
 FEWEST_ROWS = 60
 """Test rows that a winner is proven on however little time is left."""
@@ -40,18 +36,6 @@ class Summary:
     def seconds_left(self) -> float:
         """What is left of the budget."""
         return self.project.budget.minutes * 60 - (time.monotonic() - self.begun)
-
-    def check_same(self, identity: str) -> None:
-        """Raise Mistake when the folder holds a climb of another task, data or model: its rungs cannot be compared."""
-        task, seed, length = self.project.task.as_dict(), self.project.seed, self.project.max_length
-        what = json.dumps([task, seed, length, self.examples.version, identity], sort_keys=True)
-        mark = hashlib.sha256(what.encode()).hexdigest()
-        kept = self.folder / "climb.key"
-        if kept.exists() and kept.read_text(encoding="utf-8") != mark:
-            raise Mistake(
-                f"{self.folder}: holds a climb of another task, data, seed or model; choose another --output_dir"
-            )
-        kept.write_text(mark, encoding="utf-8")
 
     def add(self, outcome: Outcome) -> None:
         """A rung is done: write the climb so far."""

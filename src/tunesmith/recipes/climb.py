@@ -11,11 +11,13 @@ from typing import Any
 from tunesmith.core.config import Project
 from tunesmith.core.errors import Mistake, nearest
 from tunesmith.core.progress import say
-from tunesmith.core.rooms import choice, names
-from tunesmith.metrics._measure import Difference, compare
+from tunesmith.core.rooms import names
+from tunesmith.engine.loop import Diverged
+from tunesmith.engine.memory import DoesNotFit
 from tunesmith.recipes._bench import open_bench
 from tunesmith.recipes._outcome import load
 from tunesmith.recipes._record import recorded
+from tunesmith.recipes._rules import best, choose_rung, reason_to_stop, versus
 from tunesmith.recipes._rungs import PROMPT_RUNGS, Bench, NoRoom, Tried, few_shot, trained, zero_shot
 from tunesmith.recipes._summary import Summary
 from tunesmith.recipes._work import folder_of, read_examples
@@ -25,10 +27,6 @@ LADDER = ("zero_shot", "few_shot", "prompt_tuning", "bitfit", "lora", "full")
 DEFAULT = LADDER[:-1]
 SHARES = {"zero_shot": 1.0, "few_shot": 1.0, "prompt_tuning": 1.0, "bitfit": 1.0, "lora": 2.0, "full": 3.0}
 """How the time that is left is divided among the rungs that are left."""
-WITHOUT_GAIN = 2
-"""Trained rungs in a row that may bring nothing before the climb ends."""
-SOFT = frozenset({"prompt_tuning", "prefix", "p_tuning"})
-"""Rungs that leave every weight alone: weak on small models, so their failure says nothing of the rungs above."""
 
 
 def climb(project: Project) -> dict[str, Any]:
@@ -45,11 +43,9 @@ def climb(project: Project) -> dict[str, Any]:
     summary = Summary(project, examples, folder, begun)
     with recorded(project, "climb", folder, examples) as record:
         bench = open_bench(project, examples, folder, summary.seconds_left())
-        summary.check_same(bench.model.loaded.identity)
         tried: dict[str, Tried] = {}
-        without_gain = 0
         for place, name in enumerate(rungs):
-            reason = _reason_to_stop(project, tried, without_gain, summary.seconds_left())
+            reason = reason_to_stop(project, tried, summary.seconds_left())
             if reason:
                 summary.skip(name, reason)
                 continue
@@ -57,8 +53,6 @@ def climb(project: Project) -> dict[str, Any]:
             one = _try(bench, name, folder / "rungs" / name, seconds, summary)
             if one is None:
                 continue
-            if tried and name not in PROMPT_RUNGS and name not in SOFT:
-                without_gain = 0 if _versus(_best(tried), one).better else without_gain + 1
             tried[name] = one
             summary.add(one.outcome)
             record.measured("validation", one.measurements(), {"rung": name})
@@ -66,9 +60,9 @@ def climb(project: Project) -> dict[str, Any]:
             raise Mistake(
                 "no rung could be tried; see the reasons above, and raise --budget.minutes or --budget.memory_gb"
             )
-        best = _best(tried)
-        summary.choose(choose_rung(tried), {name: asdict(_versus(best, one)) for name, one in tried.items()})
-        summary.prove(bench, record, best.outcome.name)
+        leading = best(tried)
+        summary.choose(choose_rung(tried), {name: asdict(versus(leading, one)) for name, one in tried.items()})
+        summary.prove(bench, record, leading.outcome.name)
     return summary.as_dict()
 
 
@@ -83,14 +77,8 @@ def rungs_of(project: Project) -> list[str]:
     return sorted(dict.fromkeys(wanted), key=lambda name: order.get(name, wanted.index(name) + len(LADDER)))
 
 
-def choose_rung(tried: dict[str, Tried]) -> str:
-    """The first rung, from cheap to dear, that is not worse than the best beyond noise."""
-    best = _best(tried)
-    return next(name for name, one in tried.items() if not _versus(best, one).worse)
-
-
 def _try(bench: Bench, name: str, here: Path, seconds: float, summary: Summary) -> Tried | None:
-    """Try one rung, or take it over from an earlier climb; None when there is no room for it."""
+    """Try one rung, or take it over from an earlier climb; None when it does not fit, or its training diverges."""
     if (kept := load(here)) is not None:
         bench.seconds_per_query = bench.seconds_per_query or kept[0].seconds_per_query or 0.0
         say(f"{name}: finished before, {kept[0].line()}")
@@ -100,7 +88,7 @@ def _try(bench: Bench, name: str, here: Path, seconds: float, summary: Summary) 
             one = zero_shot(bench, here) if name == "zero_shot" else few_shot(bench, here, seconds)
         else:
             one = trained(bench, name, here, seconds)
-    except NoRoom as reason:
+    except (NoRoom, DoesNotFit, Diverged) as reason:
         summary.skip(name, str(reason))
         return None
     except KeyboardInterrupt:
@@ -109,29 +97,6 @@ def _try(bench: Bench, name: str, here: Path, seconds: float, summary: Summary) 
     one.outcome.save(here, one.scores)
     say(f"{name}: {one.outcome.line()}")
     return one
-
-
-def _reason_to_stop(project: Project, tried: dict[str, Tried], without_gain: int, left: float) -> str:
-    if project.target is not None and tried:
-        best = _best(tried).outcome
-        higher = choice("metrics", best.metric).BETTER == "higher"
-        bound = best.low if higher else best.high
-        if bound is not None and (bound >= project.target if higher else bound <= project.target):
-            return f"not needed: {best.name} meets the target of {project.target:g}"
-    if without_gain >= WITHOUT_GAIN:
-        return f"not needed: {without_gain} trained rungs in a row brought nothing beyond noise"
-    if tried and left <= 0:
-        return f"no time left of {project.budget.minutes:g} minutes"
-    return ""
-
-
-def _best(tried: dict[str, Tried]) -> Tried:
-    sign = 1.0 if choice("metrics", next(iter(tried.values())).outcome.metric).BETTER == "higher" else -1.0
-    return max(tried.values(), key=lambda one: sign * (one.outcome.value or 0.0))
-
-
-def _versus(best: Tried, one: Tried) -> Difference:
-    return compare(one.outcome.metric, best.scores, one.scores)
 
 
 def _share(rungs: Sequence[str], seconds: float) -> float:
