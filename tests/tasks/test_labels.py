@@ -14,17 +14,27 @@ TOPICS = multi_label.Config(labels=["sport", "law, order", "food"])
 @pytest.mark.parametrize(
     ("instruction", "asked"),
     [
-        ("Classify the text below.", "Classify the text below. Answer with one of: negative, positive."),
+        ("Classify the text below.", "Classify the text below. Answer with one word: negative or positive."),
         ("Is this review positive or negative?", "Is this review positive or negative?"),
         ("Is this Positive or NEGATIVE?", "Is this Positive or NEGATIVE?"),
-        ("Is this review positive?", "Is this review positive? Answer with one of: negative, positive."),
-        ("Is it nonnegative or positive?", "Is it nonnegative or positive? Answer with one of: negative, positive."),
-        ("", "Answer with one of: negative, positive."),
+        ("Is this review positive?", "Is this review positive? Answer with one word: negative or positive."),
+        (
+            "Is it nonnegative or positive?",
+            "Is it nonnegative or positive? Answer with one word: negative or positive.",
+        ),
+        ("", "Answer with one word: negative or positive."),
     ],
 )
 def test_labels_are_listed_where_the_instruction_lacks_them(instruction: str, asked: str) -> None:
     config = classification.Config(instruction=instruction, labels=["negative", "positive"])
     assert classification.prompt(Labelled("Good fun."), config)[0].content == f"{asked}\n\nGood fun."
+
+
+def test_labels_of_several_words_are_not_called_words() -> None:
+    config = classification.Config(instruction="Sort.", labels=["a", "not b", "c"])
+    assert classification.prompt(Labelled("x"), config)[0].content == "Sort. Answer with one label: a, not b or c.\n\nx"
+    config = classification.Config(instruction="Sort.", labels=["spam"])
+    assert classification.prompt(Labelled("x"), config)[0].content == "Sort. Answer with one word: spam.\n\nx"
 
 
 def test_without_labels_the_instruction_stands_alone() -> None:

@@ -6,6 +6,7 @@ A file `tasks/<name>.py` has
 * ``RECORD``: the type of its records, `Labelled` or `Chat`;
 * ``FIELDS``: each field of a record that a data column can fill, and what it is;
 * ``OPTIONAL``: those of them that may be missing; ``ALIASES``: what people usually call the column;
+* ``SEVERAL`` (True, where it holds): a row may have several labels;
 * ``METRIC``: the metric rungs are compared by; ``METRICS``: others worth reporting;
 * ``prompt(record, config) -> messages``, ending with the user's turn;
 * ``answer(record, config) -> str``, what should follow it;

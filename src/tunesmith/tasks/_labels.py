@@ -29,10 +29,14 @@ Labels = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
 
 
 def naming(instruction: str, labels: Sequence[str], ending: str) -> str:
-    """The instruction, followed by `ending` with the labels listed where it does not itself name them all."""
-    if not labels or all(_names(instruction, label) for label in labels):
-        return instruction
-    return f"{instruction.rstrip()} {ending.format(labels=', '.join(labels))}".lstrip()
+    """The instruction, followed by `ending` (which lists the labels) where it does not itself name them all."""
+    named = all(re.search(rf"(?<!\w){re.escape(label)}(?!\w)", instruction, re.IGNORECASE) for label in labels)
+    return instruction if named else f"{instruction.rstrip()} {ending}".lstrip()
+
+
+def either(labels: Sequence[str]) -> str:
+    """The labels as a choice: "red, green or blue"."""
+    return " or ".join(part for part in (", ".join(labels[:-1]), *labels[-1:]) if part)
 
 
 def recognised(text: str, labels: Sequence[str]) -> str:
@@ -40,7 +44,3 @@ def recognised(text: str, labels: Sequence[str]) -> str:
     trimmed = text.strip().strip(_EDGES)
     folded = {label.casefold().strip(_EDGES): label for label in labels}
     return text if text in labels else folded.get(trimmed.casefold(), trimmed)
-
-
-def _names(instruction: str, label: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(label)}(?!\w)", instruction, re.IGNORECASE) is not None

@@ -7,7 +7,7 @@ from pydantic import Field
 from tunesmith.core.config import Section
 from tunesmith.core.records import Labelled, Message, Score
 from tunesmith.tasks._judge import judged
-from tunesmith.tasks._labels import Labels, naming, recognised
+from tunesmith.tasks._labels import Labels, either, naming, recognised
 from tunesmith.tasks._turns import answered, ask, question
 
 METRIC = "accuracy"
@@ -32,8 +32,15 @@ class Config(Section):
 
 
 def prompt(record: Labelled, config: Config) -> tuple[Message, ...]:
-    """The question with the labels it may be answered with, then the text."""
-    return ask(naming(config.instruction, config.labels, "Answer with one of: {labels}."), question(record))
+    """The question with the labels it may be answered with, then the text.
+
+    "Answer with one word: negative or positive." was the best of a dozen endings on 200 rows of SST-2 with
+    SmolLM2-135M (area under the curve 0.79 to 0.83; "Answer with one of: negative, positive." 0.61), whichever way
+    the labels were ordered.
+    """
+    one_word = all(label.isalnum() for label in config.labels)
+    ending = f"Answer with one {'word' if one_word else 'label'}: {either(config.labels)}."
+    return ask(naming(config.instruction, config.labels, ending), question(record))
 
 
 def answer(record: Labelled, config: Config) -> str:

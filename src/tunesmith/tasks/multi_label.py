@@ -9,12 +9,13 @@ from pydantic import Field
 from tunesmith.core.config import Section
 from tunesmith.core.records import Labelled, Message, Score
 from tunesmith.tasks._judge import judged
-from tunesmith.tasks._labels import Labels, naming, recognised
+from tunesmith.tasks._labels import Labels, either, naming, recognised
 from tunesmith.tasks._turns import answered, ask, question
 
 METRIC = "f1_micro"
 METRICS = ("f1", "accuracy")
 RECORD = Labelled
+SEVERAL = True
 FIELDS = {"input": "the text to label", "output": "its labels, a list or separated by |"}
 OPTIONAL: tuple[str, ...] = ()
 ALIASES = {
@@ -36,7 +37,7 @@ class Config(Section):
 
 def prompt(record: Labelled, config: Config) -> tuple[Message, ...]:
     """The question with the labels there are, then the text."""
-    ending = "Write all that apply, separated by commas, from: {labels}. Write none if none applies."
+    ending = f"Write all that apply, separated by commas: {either(config.labels)}. Write none if none applies."
     return ask(naming(config.instruction, config.labels, ending), question(record))
 
 

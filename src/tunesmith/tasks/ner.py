@@ -46,7 +46,9 @@ class Config(Section):
 
 def prompt(record: Labelled, config: Config) -> tuple[Message, ...]:
     """The instruction with the types there are, then the words with single spaces."""
-    return ask(naming(config.instruction, config.labels, "Types: {labels}."), " ".join(_words(record)))
+    return ask(
+        naming(config.instruction, config.labels, f"Types: {', '.join(config.labels)}."), " ".join(_words(record))
+    )
 
 
 def answer(record: Labelled, config: Config) -> str:
