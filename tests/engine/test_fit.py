@@ -350,6 +350,27 @@ def test_a_run_may_be_killed_again_and_again(
     assert _same(_weights(job), whole["weights"])
 
 
+def test_a_resumed_run_packs_as_it_did_though_memory_is_another(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    """Sums over other packs would be rounded otherwise."""
+
+    def kill(step: Step) -> None:
+        if step.number == 5:
+            raise Killed
+
+    def job_with_little_memory(folder: Path) -> Job:
+        job = make_job(folder, **FULL_LIFE)
+        job.pack_tokens = 24
+        return job
+
+    whole = job_with_little_memory(tmp_path / "whole")
+    fit(whole)
+    with pytest.raises(Killed):
+        fit(job_with_little_memory(tmp_path / "killed"), kill)
+    resumed = make_job(tmp_path / "killed", **FULL_LIFE)
+    fit(resumed)
+    assert _same(_weights(resumed), _weights(whole))
+
+
 def test_a_run_that_had_stopped_early_stays_stopped(make_job: Callable[..., Job], tmp_path: Path) -> None:
     keys = {"method": "full", "learning_rate": 0.05, "num_train_epochs": 9, "eval_steps": 1}
     keys |= {"save_steps": 1, "early_stopping_patience": 3}
@@ -414,7 +435,8 @@ def test_a_second_ctrl_c_does_not_wait(make_job: Callable[..., Job], tmp_path: P
     ("changed", "named"),
     [
         ({"train": [_row(5, 2)] * 18}, "rows"),
-        ({"validation": [_row(5, 3)]}, "validation"),
+        ({"validation": [_row(5, 3)]}, "validation_rows: 6 there, 1 now"),
+        ({"validation": [_row(5, 3)] * 6}, "validation"),
         ({"num_train_epochs": 4}, "steps"),
         ({"learning_rate": 1e-3}, "learning_rate: 0.05 there, 0.001 now"),
         ({"optimizer": "sgd"}, "optimizer: adamw there, sgd now"),
@@ -443,6 +465,8 @@ def test_a_folder_with_another_run_is_refused(
 def test_a_resumed_run_goes_back_to_the_same_state_when_the_loss_leaps(
     make_job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Checkpoints are made at 7, 14 and 21, beside the states kept at 5, 10, 15 and 20."""
+    monkeypatch.setattr(fit_module, "KEEP_EVERY", 5)
     keys = {"num_train_epochs": 6, "learning_rate": 0.01, "save_steps": 7}
     usual = sft.loss
     monkeypatch.setattr(
@@ -453,7 +477,7 @@ def test_a_resumed_run_goes_back_to_the_same_state_when_the_loss_leaps(
         job = make_job(folder, **keys)
         batches = job.batches
         leap = [pack([Encoded((399, 5, 6), (0.0, 1.0, 1.0))])]
-        job.batches = lambda step: leap if step == 26 else batches(step)  # type: ignore[method-assign]
+        job.batches = lambda step: leap if step == 24 else batches(step)  # type: ignore[method-assign]
         return job
 
     def kill(step: Step) -> None:

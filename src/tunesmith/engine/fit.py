@@ -204,7 +204,7 @@ def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
             if job.validation and (step.number % every == 0 or step.number == job.plan.steps or late):
                 journal.validated(step.number, job.validation_loss())
             bar.advance(1, loss=step.loss, tokens=f"{journal.fit.tokens / max(journal.fit.seconds, 1e-9):,.0f}/s")
-            journal.keep(step, guard, project.save_steps)
+            journal.keep(step.number, guard, project.save_steps)
             if on_step is not None:
                 on_step(step)
             if interrupted():

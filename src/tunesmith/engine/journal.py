@@ -117,15 +117,15 @@ class Journal:
             self.fit.best_loss, self.fit.best_step, self.since_best = loss, step, 0
             self.best = {name: parameter.detach().clone() for name, parameter in checkpoints.trained(self.model)}
 
-    def keep(self, step: Step, guard: Guard, save_steps: int | None) -> None:
+    def keep(self, step: int, guard: Guard, save_steps: int | None) -> None:
         """Make a checkpoint when it is time for one: every `save_steps`, else every two minutes.
 
-        Only at a state that the guard goes back to, so that a resumed run has the same one to go back to.
+        The guard keeps the same state, so that a resumed run has the same one to go back to.
         """
         waited = save_steps is not None or time.monotonic() - self.saved >= SECONDS_BETWEEN_CHECKPOINTS
-        if waited and not step.event and step.number % (save_steps or guard.keep_every) == 0:
-            guard.keep(step.number)
-            self.checkpoint(step.number, guard)
+        if waited and step % (save_steps or guard.keep_every) == 0:
+            guard.keep(step)
+            self.checkpoint(step, guard)
 
     def checkpoint(self, step: int, guard: Guard) -> None:
         """Keep everything that is needed to go on after `step`."""
