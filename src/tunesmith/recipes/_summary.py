@@ -72,13 +72,13 @@ class Summary:
         record.peak_memory_mb = max(o.peak_memory_mb or 0.0 for o in self.outcomes if o.finished)
         self.ending["verdict"] = _verdict(chosen, self.ending, best)
         self.ending["command"] = f'tunesmith generate --artifact {self.folder} "your text"'
-        self.write()
 
-    def write(self) -> None:
-        """Write climb.json and report.html."""
+    def write(self) -> dict[str, Any]:
+        """Write climb.json and report.html; returns what the former holds."""
         told = self.as_dict()
         write_json(self.folder / "climb.json", told)
         write_report(self.folder, told)
+        return told
 
     def as_dict(self) -> dict[str, Any]:
         """What climb.json holds."""

@@ -63,7 +63,7 @@ def climb(project: Project) -> dict[str, Any]:
         leading = best(tried)
         summary.choose(choose_rung(tried), {name: asdict(versus(leading, one)) for name, one in tried.items()})
         summary.prove(bench, record, leading.outcome.name)
-    return summary.as_dict()
+        return summary.write()
 
 
 def rungs_of(project: Project) -> list[str]:
@@ -106,4 +106,5 @@ def _share(rungs: Sequence[str], seconds: float) -> float:
 
 def _reserve(bench: Bench) -> float:
     """Seconds kept for proving the winner on the test rows."""
-    return float(bench.seconds_per_query * bench.test_rows * 2 + 10)
+    around = min(10.0, 0.05 * 60 * bench.project.budget.minutes)
+    return float(bench.seconds_per_query * bench.test_rows * 2 + around)
