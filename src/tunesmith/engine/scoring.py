@@ -58,9 +58,8 @@ def candidate_logprobs(
         for answer in answers
     ]
     width = len(candidates[0]) if candidates else 0
-    heard = (
-        None if on_rows is None else lambda n: on_rows(n / width)
-    )  # rows here are candidates, the caller counts prompts
+    # Rows are candidates here; the caller counts prompts.
+    heard = None if on_rows is None else lambda n: on_rows(n / width)
     sums, _ = sequence_logprobs(prepared, rows, prefix=prefix, max_tokens=max_tokens, on_rows=heard)
     return sums.view(len(prompts), width)
 
@@ -86,9 +85,12 @@ def distributions(
 
 
 def divergence(base: Tensor, tuned: Tensor, *, block: int = 128) -> Tensor:
-    """KL(base ‖ tuned) in nats at every position, `[targets]` float32, from `distributions` of both."""
+    """KL(base ‖ tuned) in nats at every position, `[targets]` float32, from `distributions` of both; never below 0.
+
+    What half precision rounded off is made up for first, so that both sum to one.
+    """
     pieces = []
     for start in range(0, len(base), block):
-        p, q = base[start : start + block].float(), tuned[start : start + block].float()
-        pieces.append((p.exp() * (p - q)).sum(-1))
+        p, q = (side[start : start + block].float().log_softmax(-1) for side in (base, tuned))
+        pieces.append((p.exp() * (p - q)).sum(-1).clamp(min=0.0))
     return torch.cat(pieces)
