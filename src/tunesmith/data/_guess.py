@@ -6,13 +6,12 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import Mistake
 from tunesmith.core.rooms import choice
 from tunesmith.data._language import languages
-from tunesmith.data._spec import places, shapes, source_of
+from tunesmith.data._spec import Source, Spec, places, shapes, source_of
 
 SAMPLE = 2000
 """So many rows, evenly spread, are looked at for their length and language; for labels it is all of them."""
@@ -102,7 +101,7 @@ class _Table:
         return {column for column in self.columns if column.lower() in _KNOWN["id"]}
 
 
-def guess(path: str | Path) -> Guess:
+def guess(path: Spec | Source) -> Guess:
     """Look at a file (or package, or hub dataset) and say which task it is for, and why.
 
     Raises Mistake when it cannot be read, or when there is nothing in it to learn.
@@ -157,8 +156,10 @@ def _labelled(table: _Table) -> Guess | None:
         return None
     labels = few[label]
     why = f"'{label}' has only {len(labels)} different values, which come again and again"
-    if all(value.isdecimal() for value in labels):
+    if labels == tuple(str(number) for number in range(len(labels))):
         why += "; they are numbers: write their names under `labels`, in this order"
+    elif all(value.isdecimal() for value in labels):
+        why += "; they are numbers: write their names as `label_values` of the data source"
     several = any(len(cell) > 1 for cell in table.cells(label))
     if several:
         why += ", several in a row"

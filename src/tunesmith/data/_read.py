@@ -81,7 +81,7 @@ def read(
         raise Mistakes([f"{source.path}: no row can be read", *complaints(problems)])
     notes = [note for part in parts for note in part.notes]
     if problems:
-        notes.append(f"{len(problems):,} bad rows are left out (`bad_rows: skip`)")
+        notes.append(f"{len(problems):,} bad row{'s are' if len(problems) > 1 else ' is'} left out")
     if reader is not None and reader.translated:
         notes.append("labels: " + ", ".join(sorted(reader.translated)[:SHOWN]))
     formats = tuple(part.formats[0] for part in parts)

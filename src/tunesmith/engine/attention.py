@@ -17,6 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from tunesmith.engine.packing import Segment
 
 NAME = "tunesmith"
+BLOCK = 64
+"""Tokens by which a decoding cache grows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,6 @@ class Cache:
     """
 
     ways: tuple[tuple[tuple[int, int], ...], ...]
-    capacity: int
     lengths: Tensor
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
@@ -54,12 +55,25 @@ class Cache:
 
     def fill(self, layer: int, key: Tensor, value: Tensor, dtype: torch.dtype) -> None:
         """Keep the keys and values of every row, `[kv heads, T, head size]`."""
-        shape = (len(self.ways), key.shape[0], self.capacity, key.shape[2])
+        shape = (len(self.ways), key.shape[0], int(self.lengths.max()) + BLOCK, key.shape[2])
         for kept, new in ((self.keys, key), (self.values, value)):
             kept[layer] = new.new_zeros(shape, dtype=dtype)
             for row, way in enumerate(self.ways):
                 pieces = torch.cat([new[:, start:stop] for start, stop in way], dim=1)
                 kept[layer][row, :, : pieces.shape[1]] = pieces
+
+    def add(self, layer: int, key: Tensor, value: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keep one more token of every row, `[kv heads, rows, head size]`; gives all keys and all values.
+
+        They come whole, with room at the end that holds nothing yet: products of a whole tensor need no copy of it.
+        """
+        each = torch.arange(len(self.lengths), device=key.device)
+        full = int(self.lengths.max()) >= self.keys[layer].shape[2]
+        for kept, new in ((self.keys, key), (self.values, value)):
+            if full:
+                kept[layer] = nn.functional.pad(kept[layer], (0, 0, 0, BLOCK))
+            kept[layer][each, :, self.lengths] = new.transpose(0, 1).to(dtype)
+        return self.keys[layer], self.values[layer]
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these (indices), in this order."""
@@ -251,21 +265,18 @@ def _decode(
     """One new token a row against everything the row holds; the new key and value are kept."""
     _, heads, rows, size = query.shape
     groups = key.shape[1]
-    keys, values = cache.keys[layer], cache.values[layer]
-    each = torch.arange(rows, device=query.device)
-    keys[each, :, cache.lengths] = key[0].transpose(0, 1).to(dtype)
-    values[each, :, cache.lengths] = value[0].transpose(0, 1).to(dtype)
-    longest = int(cache.lengths.max()) + 1
-    k, v = keys[:, :, :longest].flatten(0, 1), values[:, :, :longest].flatten(0, 1)
+    keys, values = cache.add(layer, key[0], value[0], dtype)
+    room = keys.shape[2]
+    k, v = keys.flatten(0, 1), values.flatten(0, 1)
     q = query[0].view(groups, heads // groups, rows, size).permute(2, 0, 1, 3).reshape(rows * groups, -1, size)
     scores = torch.bmm(q.to(dtype), k.transpose(1, 2)).float().mul_(scale)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    places = torch.arange(longest, device=query.device)
+    places = torch.arange(room, device=query.device)
     hidden = places > cache.lengths.unsqueeze(1)
     if window is not None:
         hidden |= places <= cache.lengths.unsqueeze(1) - window
-    scores = scores.view(rows, heads, longest).masked_fill_(hidden.unsqueeze(1), float("-inf"))
-    shares = torch.softmax(scores, dim=-1).to(dtype).view(rows * groups, -1, longest)
+    scores = scores.view(rows, heads, room).masked_fill_(hidden.unsqueeze(1), float("-inf"))
+    shares = torch.softmax(scores, dim=-1).to(dtype).view(rows * groups, -1, room)
     out = torch.bmm(shares, v).float().view(rows, heads, size)
     return out.unsqueeze(0)

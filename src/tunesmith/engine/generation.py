@@ -59,7 +59,7 @@ def generate(
     for group in _groups(rows, max_tokens, len(prefix)):
         batch = pack([rows[i] for i in group], prefix=prefix).to(prepared.device)
         lengths = torch.tensor([len(prefix) + len(prompts[i]) for i in group], device=prepared.device)
-        cache = Cache(batch.ways, int(lengths.max()) + max_new_tokens, lengths)
+        cache = Cache(batch.ways, lengths)
         order = torch.argsort(batch.row)
         scores = logits(prepared, batch, batch.index[order], cache)
         cache.decoding = True

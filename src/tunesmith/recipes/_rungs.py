@@ -121,11 +121,13 @@ def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
         )
     project = bench.project.model_copy(update={"method": method})
     after = 1.3 * bench.seconds_per_query * len(bench.validation) + bench.forgetting_seconds
+    if seconds <= after:
+        raise NoRoom(f"too little time: {seconds:.0f} s would be its share, and measuring alone takes {after:.0f} s")
     with _priced(bench, Outcome(name)) as outcome:
         begun = time.monotonic()
-        plan = race(bench, project, folder, max(10.0, seconds - after), outcome.race)
+        plan = race(bench, project, folder, seconds - after, outcome.race)
         project = project.model_copy(update={"learning_rate": plan.learning_rate})
-        left = max(10.0, seconds - after - (time.monotonic() - begun))
+        left = max(1.0, seconds - after - (time.monotonic() - begun))
         with attached(bench, method) as prefix:
             outcome.trainable_parameters = trainable(bench.model.loaded.model).count
             job = Job(
@@ -180,8 +182,8 @@ def _priced(bench: Bench, outcome: Outcome) -> Iterator[Outcome]:
 def _finish(
     bench: Bench, outcome: Outcome, answers: Answers, prompting: Prompting, folder: Path, method: Chosen | None = None
 ) -> Tried:
-    outcome.measured(answers, bench.validation, bench.labels)
     task = bench.project.task
+    outcome.measured(answers, bench.validation, task)
     outcome.artifact_bytes = _artifacts.save(folder / "artifact", bench.model, task, prompting, method)
     if method is None:
         outcome.forgetting_kl = outcome.forgetting_bits_per_byte = 0.0  # the very same weights

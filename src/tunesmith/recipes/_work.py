@@ -11,6 +11,8 @@ from tunesmith.core.config import Chosen, Project, choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import say
 from tunesmith.data._read import Reading, read
+from tunesmith.data._row import Problem
+from tunesmith.data._spec import Source, source_of
 from tunesmith.data._split import position, split
 from tunesmith.data._version import data_version
 
@@ -23,13 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """The records of each split, how they were found, and the version of all of them together."""
+    """The records of each split, how they were found, and the version of all of them together.
+
+    `problems` are the bad rows, where they were to be collected.
+    """
 
     train: tuple[Any, ...]
     validation: tuple[Any, ...]
     test: tuple[Any, ...]
     notes: tuple[str, ...]
     version: str
+    problems: tuple[Problem, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Rows in each split."""
@@ -51,22 +57,38 @@ class Model:
         return Origin(self.loaded.name, self.loaded.identity, self.template.hash, task.as_dict())
 
 
-def read_examples(project: Project) -> tuple[Project, Examples]:
+def read_source(task: Chosen, source: Source) -> Reading[Any]:
+    """Read a source as a task needs it. Raises Mistakes as the data room's `read`."""
+    module = task.module
+    return read(
+        source,
+        record=module.RECORD,
+        fields=module.FIELDS,
+        optional=module.OPTIONAL,
+        aliases=module.ALIASES,
+        labels=getattr(task.config, "labels", None),
+        several_labels=getattr(module, "SEVERAL", False),
+    )
+
+
+def read_examples(project: Project, *, collect_problems: bool = False) -> tuple[Project, Examples]:
     """Read and split the data; the project comes back with the labels that were found in it, where it named none.
 
-    Raises Mistake or Mistakes when files are missing or rows are bad, and when a split is empty.
+    Bad rows are collected instead of raised where that is asked for. Raises Mistake or Mistakes when files are missing
+    or rows are bad, and when a split is empty.
     """
     data = project.data
-    training = _read(project, data.train)
+    training = _read(project, data.train, collect_problems)
     project = _with_labels(project, training)
     shares = [share if isinstance(share, float | int) else 0.0 for share in (data.validation, data.test)]
     train, validation, test = split(training.records, *shares)
-    notes = list(training.notes)
+    notes, problems = list(training.notes), list(training.problems)
     files: dict[str, tuple[Any, ...]] = {}
     for name, spec in (("validation", data.validation), ("test", data.test)):
         if not isinstance(spec, float | int):
-            reading = _read(project, spec)
+            reading = _read(project, spec, collect_problems)
             notes += reading.notes
+            problems += reading.problems
             files[name] = reading.records
     validation, test = files.get("validation", validation), files.get("test", test)
     train, validation, test = _mixed(train), _mixed(validation), _mixed(test)
@@ -76,7 +98,7 @@ def read_examples(project: Project) -> tuple[Project, Examples]:
     version = data_version([*train, *validation, *test])
     for note in notes:
         say(note)
-    return project, Examples(train, validation, test, tuple(notes), version)
+    return project, Examples(train, validation, test, tuple(notes), version, tuple(problems))
 
 
 def open_model(name: str, precision: Precision = "auto") -> Model:
@@ -115,19 +137,12 @@ def _mixed(rows: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(sorted(rows, key=lambda row: position(row, "order")))
 
 
-def _read(project: Project, spec: Any) -> Reading[Any]:
-    task, data = project.task.module, project.data
-    labels = getattr(project.task.config, "labels", None)
-    return read(
-        spec,
-        record=task.RECORD,
-        fields=task.FIELDS,
-        aliases=task.ALIASES,
-        columns=data.columns,
-        labels=labels,
-        format=data.format,
-        encoding=data.encoding,
-    )
+def _read(project: Project, spec: Any, collect_problems: bool) -> Reading[Any]:
+    data = project.data
+    source = source_of(spec, columns=data.columns, format=data.format, encoding=data.encoding)
+    if collect_problems:
+        source = source.model_copy(update={"bad_rows": "skip"})
+    return read_source(project.task, source)
 
 
 def _with_labels(project: Project, reading: Reading[Any]) -> Project:

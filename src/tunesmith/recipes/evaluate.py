@@ -49,7 +49,7 @@ def evaluate(
             prompting = _prompting(answerer, project, examples.train, how, calibrate)
         answers = answerer.answer(rows, prompting, f"{split} rows")
     outcome = Outcome(Path(artifact).name if artifact is not None else f"{project.shots}_shot")
-    outcome.measured(answers, rows, answerer.task.module.candidates(answerer.task.config))
+    outcome.measured(answers, rows, answerer.task)
     outcome.peak_memory_mb, outcome.seconds = peak.mb, answers.seconds
     setting = {"split": split, "shots": len(prompting.shots), "how": how, "calibrate": calibrate}
     _keep(project, Path(artifact) if artifact is not None else None, split, answers.metrics, setting)

@@ -65,13 +65,13 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
         outcome.artifact_bytes = _artifacts.save(folder / "artifact", model, project.task, prompting, method)
         if base is not None and examples.validation:
             answers = Answerer(model.prepared, model.template, project.task).answer(examples.validation, prompting)
-            outcome.measured(answers, examples.validation, project.task.module.candidates(project.task.config))
+            outcome.measured(answers, examples.validation, project.task)
             lost = forgetting(model.prepared, base, prefix=prefix)
             outcome.forgetting_kl, outcome.forgetting_bits_per_byte = lost.kl, lost.rise
             record.measured("validation", answers.metrics, {"rung": method.name})
         record.left(method.name, folder / "artifact", model.loaded.name)
         outcome.seconds = time.monotonic() - begun
-        outcome.peak_memory_mb = record.peak_memory_mb = peak.mb
+        outcome.peak_memory_mb = record.peak_memory_mb = peak.look()
         if project.budget.price_per_hour is not None:
             outcome.money = outcome.seconds / 3600 * project.budget.price_per_hour
         result = {
