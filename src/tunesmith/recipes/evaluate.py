@@ -51,7 +51,7 @@ def evaluate(
     outcome = Outcome(Path(artifact).name if artifact is not None else f"{project.shots}_shot")
     outcome.measured(answers, rows, answerer.task)
     outcome.peak_memory_mb, outcome.seconds = peak.mb, answers.seconds
-    setting = {"split": split, "shots": len(prompting.shots), "how": how, "calibrate": calibrate}
+    setting = {"split": split, "shots": prompting.similar or len(prompting.shots), "how": how, "calibrate": calibrate}
     _keep(project, Path(artifact) if artifact is not None else None, split, answers.metrics, setting)
     told = asdict(outcome)
     return {
