@@ -120,6 +120,9 @@ def test_every_key_has_its_word(task: str, capsys: pytest.CaptureFixture[str]) -
     begin(capsys, "--data", name, "--task", task)
     lines = Path("my-project/task.yaml").read_text().splitlines()
     assert max(map(len, lines)) <= 130
+    assert any("  max_new_tokens: " in line for line in lines) == (task != "classification")
+    assert any("surely below" in line for line in lines) == (task == "chat")
+    assert any(line.startswith("method: {name: lora, r: 16, alpha: 32} ") for line in lines)
     for before, line in itertools.pairwise(lines):
         opens_a_level = line in ("task:", "data:")
         is_key = ":" in line.split("#")[0] and not line.startswith("#")
@@ -174,6 +177,9 @@ def test_files_are_named_from_the_project_s_folder(here: Path, capsys: pytest.Ca
     assert trained("data/?.csv")["train"] == "../data/?.csv"
     assert trained("data/a.train.csv")["test"] == "../data/a.test.csv"
     read_examples(load_project("my-project/task.yaml"))
+    (here / "train.csv").write_text(DATA["classification"][1])
+    trained("train.csv")
+    assert load_project("my-project/task.yaml").output_dir == "runs/classification"
 
 
 def test_a_pair_of_files_is_a_translation(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,7 +187,11 @@ def test_a_pair_of_files_is_a_translation(capsys: pytest.CaptureFixture[str]) ->
         Path(f"t.{side}").write_text("".join(f"{_text(n, 7)}\n" for n in range(ROWS)))
     for data in (["--data", "t.{en,de}"], ["--data", "t.en", "--data", "t.de"]):
         Path("my-project/task.yaml").unlink(missing_ok=True)
-        assert begin(capsys, *data)["task"] == "translation"
+        told = begin(capsys, *data)
+        assert (told["task"], told["columns"]) == ("translation", {})
+        tree = yaml.safe_load(Path("my-project/task.yaml").read_text())["data"]
+        assert tree["train"] == "../t.{en,de}" if len(data) == 2 else ["../t.en", "../t.de"]
+        assert "columns" not in tree
         _, examples = read_examples(load_project("my-project/task.yaml"))
         assert sum(examples.counts().values()) == ROWS
 
@@ -242,6 +252,7 @@ def test_the_encoding_that_was_needed_is_written(capsys: pytest.CaptureFixture[s
     project = load_project("my-project/task.yaml")
     assert (project.data.encoding, project.data.format) == ("cp1252", "csv")
     assert read_examples(project)[0].task.config.labels == ("bad", "größer")
+    assert "labels: [bad, größer]" in Path("my-project/task.yaml").read_text(encoding="utf-8")
 
 
 # What is refused.

@@ -70,6 +70,19 @@ def test_a_file_that_tells_nothing_to_us_can_be_read_for_a_task_that_is_given(se
     files = {"a.csv": "text,label\n" + "".join(f"sentence of number {n},kind {n}\n" for n in range(12))}
     assert see(files).task.name != "classification"
     assert see(files, "classification").rows == 12
+    rows = ({"source": f"eine {n}", "target_text": f"one {n}", "note": f"by {n}"} for n in range(30))
+    files = {"b.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
+    with pytest.raises(Mistake, match="expected texts and what is wanted for each"):
+        see(files)
+    assert see(files, "translation").columns == {"input": "source", "output": "target_text"}
+
+
+def test_columns_guessed_for_another_task_are_left_alone(see: Look) -> None:
+    row = {"words": ["Anna", "sings"], "ner_tags": ["B-person", "O"]}
+    rows = ({**row, "text": f"sentence {n}", "label": "ab"[n % 2]} for n in range(30))
+    files = {"a.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
+    assert see(files).columns == {"tokens": "words", "tags": "ner_tags"}
+    assert see(files, "classification").columns == {"input": "text", "output": "label"}
 
 
 def test_texts_are_no_labels(see: Look) -> None:

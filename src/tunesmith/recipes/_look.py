@@ -90,8 +90,7 @@ def _task(source: Source, asked: str | None) -> tuple[Chosen, Mapping[str, Any],
         found = guess(source)
     except Mistake:  # what is in the file may be plain to the person alone; whether it can be read, `read` will say
         found = Guess("", "", "")
-    fits = found.task == task.name or {found.task, task.name} == {"classification", "multi_label"}
-    return task, found.columns if fits else {}, "as you said"
+    return task, found.columns if found.task == task.name else {}, "as you said"
 
 
 def _completed(task: Chosen, reading: Reading[Any]) -> Chosen:
