@@ -15,9 +15,9 @@ A task is a file, or the same keys as a dictionary; further keys lie over it, wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.core.errors import Mistake
 
@@ -25,9 +25,16 @@ if TYPE_CHECKING:
     from tunesmith.core.config import Project
     from tunesmith.recipes.generate import Speaker
 
-__all__ = ["Mistake", "climb", "evaluate", "load", "speaker", "train"]
+__all__ = ["Mistake", "climb", "evaluate", "init", "load", "speaker", "train"]
 
 Task = str | Path | Mapping[str, Any]
+
+
+def init(folder: str | Path, data: str | Sequence[str], **keys: Any) -> dict[str, Any]:
+    """Look at data and write a commented task file for it into `folder`; see `recipes.init`."""
+    from tunesmith.recipes.init import init as recipe
+
+    return recipe(folder, data, **keys)
 
 
 def load(task: Task, **keys: Any) -> Project:
@@ -55,15 +62,26 @@ def train(task: Task, *, evaluate: bool = True, **keys: Any) -> dict[str, Any]:
     return recipe(load(task, **keys), evaluate=evaluate)
 
 
-def evaluate(task: Task, *, artifact: str | Path | None = None, split: Any = "test", **keys: Any) -> dict[str, Any]:
-    """Measure a prompt or an artifact on a split; see `recipes.evaluate`."""
+def evaluate(
+    task: Task,
+    *,
+    artifact: str | Path | None = None,
+    split: Literal["test", "validation"] = "test",
+    how: Literal["random", "balanced", "similar"] = "balanced",
+    calibrate: Literal["none", "contextual", "batch"] = "none",
+    limit: int | None = None,
+    **keys: Any,
+) -> dict[str, Any]:
+    """Measure a prompt (``shots=4``) or an artifact on a split; see `recipes.evaluate`."""
     from tunesmith.recipes.evaluate import evaluate as recipe
 
-    return recipe(load(task, **keys), artifact=artifact, split=split)
+    return recipe(load(task, **keys), artifact=artifact, split=split, how=how, calibrate=calibrate, limit=limit)
 
 
-def speaker(artifact: str | Path | None = None, *, model: str | None = None) -> Speaker:
-    """An artifact or a plain model to be asked; see `recipes.generate`."""
+def speaker(
+    artifact: str | Path | None = None, *, model: str | None = None, task: Task | None = None, **keys: Any
+) -> Speaker:
+    """An artifact, a plain model or a task's untuned one to be asked; see `recipes.generate`."""
     from tunesmith.recipes.generate import speaker as recipe
 
-    return recipe(artifact=artifact, model=model)
+    return recipe(artifact=artifact, model=model, project=load(task, **keys) if task is not None else None)

@@ -15,7 +15,7 @@ from tunesmith.core.files import atomic_folder, atomic_write
 from tunesmith.core.records import Chat, Labelled, Message, as_dict
 from tunesmith.core.rooms import choice
 from tunesmith.evaluation.answers import Answerer, Prompting
-from tunesmith.recipes._work import Model, open_model
+from tunesmith.recipes._work import Model, labelled, open_model
 
 _PROMPTING = "prompting.json"
 _WEIGHTS = ("tunesmith.json", "adapter_config.json")
@@ -80,8 +80,10 @@ def lay_on(model: Model, folder: Path, project: Project | None = None) -> tuple[
     if any((folder / name).is_file() for name in _WEIGHTS):
         method, config = _artifact.load(folder, model.loaded.model, model.loaded.identity)
         prefix = prefix_of(Chosen("methods", method, config), model)
-    free = project.task if project is not None else choose("tasks", "generation")
-    task = choose("tasks", **origin["task"]) if origin["task"] else free
+    if origin["task"]:
+        task = choose("tasks", **origin["task"])
+    else:
+        task = labelled(project).task if project is not None else choose("tasks", "generation")
     shots = tuple(_shot(task, shot) for shot in told.get("shots", ()))
     prompting = Prompting(shots, told.get("similar", 0), tuple(told.get("offsets", ())), prefix)
     return Answerer(model.prepared, model.template, task), prompting

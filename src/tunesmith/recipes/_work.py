@@ -101,6 +101,11 @@ def read_examples(project: Project, *, collect_problems: bool = False) -> tuple[
     return project, Examples(train, validation, test, tuple(notes), version, tuple(problems))
 
 
+def labelled(project: Project) -> Project:
+    """The project with the labels found in its data, where its task chooses among labels and names none."""
+    return read_examples(project)[0] if getattr(project.task.config, "labels", None) == () else project
+
+
 def open_model(name: str, precision: Precision = "auto") -> Model:
     """Load a model by name and make it ready for the engine."""
     from tunesmith.engine.prepare import prepare

@@ -11,7 +11,7 @@ from tunesmith.core.config import Project, choose
 from tunesmith.core.records import Chat, Labelled, Message
 from tunesmith.evaluation.answers import Answerer, Prompting
 from tunesmith.recipes import _artifacts
-from tunesmith.recipes._work import open_model
+from tunesmith.recipes._work import labelled, open_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def speaker(*, artifact: str | Path | None = None, model: str | None = None, pro
         _, answerer, prompting = _artifacts.open_artifact(_artifacts.find(artifact), project)
         return Speaker(answerer, prompting)
     opened = open_model(model or (project.model if project else "smollm2-135m-instruct"))
-    task = project.task if project else choose("tasks", "generation")
+    task = labelled(project).task if project else choose("tasks", "generation")
     return Speaker(Answerer(opened.prepared, opened.template, task), Prompting())
 
 
