@@ -290,7 +290,8 @@ class Trainings:
 
 @pytest.fixture
 def trainings(toy_task: ToyTask) -> Iterator[Trainings]:
-    task = toy_task(max_steps=STEPS, eval_steps=4, save_steps=3)
+    method = {"name": "lora", "r": 8, "alpha": 16, "dropout": 0.2}  # which draws random numbers at every step
+    task = toy_task(method=method, max_steps=STEPS, eval_steps=4, save_steps=3)
     Path("task.yaml").write_text(yaml.safe_dump(task))
     made = Trainings(Path("task.yaml"))
     yield made

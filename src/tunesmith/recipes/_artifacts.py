@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -119,8 +120,16 @@ def prefix_of(method: Chosen, model: Model) -> tuple[int, ...]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain values as JSON, whole or not at all."""
-    atomic_write(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    """Write plain values as JSON, whole or not at all; what is no number becomes null, since JSON has no NaN."""
+    atomic_write(path, json.dumps(_finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _check_base(folder: Path, origin: dict[str, Any], model: Model) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tunesmith.core.config import Chosen
 from tunesmith.core.files import atomic_write
-from tunesmith.core.records import Score
+from tunesmith.core.records import Score, read_jsonl
 from tunesmith.evaluation.answers import Answers
 
 EXAMPLES = 8
@@ -90,8 +90,7 @@ def load(folder: Path) -> tuple[Outcome, list[Score]] | None:
     if not (folder / "outcome.json").exists():
         return None
     outcome = Outcome(**json.loads((folder / "outcome.json").read_text(encoding="utf-8")))
-    lines = (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines()
-    return outcome, [_score(json.loads(line)) for line in lines]
+    return outcome, [_score(row) for row in read_jsonl(folder / "scores.jsonl")]
 
 
 def confusion(scores: Sequence[Score], labels: Sequence[str]) -> dict[str, Any] | None:
