@@ -1,9 +1,9 @@
-"""Does LoRA learn at bfloat16 products as it does in float32? The first steps of both on DialogSum, same seed, step by step.
+"""Does LoRA learn at bfloat16 products as in float32? The first steps of both on DialogSum, same seed, side by side.
 
     .venv/bin/python benchmarks/precision.py [--steps 20] [--json]
 
-The peer is our own engine in float32 throughout; `ours` is the largest difference of the loss at any step, in nats a token,
-and the promise is 0.02. `ratio` is the promise over what was seen: above 1 it is kept. Needs ../shared/data.
+The peer is our own engine in float32 throughout; `ours` is the largest difference of the loss at any step, in nats a
+token, and the promise is 0.02. `ratio` is the promise over what was seen: above 1 it is kept. Needs ../shared/data.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunesmith.core import environment
 from tunesmith.core.errors import Mistake
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def load(task: Task, **keys: Any) -> Project:
 
 def climb(task: Task, *, minutes: float | None = None, memory_gb: float | None = None, **keys: Any) -> dict[str, Any]:
     """Try the rungs from cheap to dear and keep the cheapest that is as good as the best; see `recipes.climb`."""
+    environment.prepare()
     from tunesmith.recipes.climb import climb as recipe
 
     budget = {"budget__minutes": minutes, "budget__memory_gb": memory_gb}
@@ -57,6 +59,7 @@ def climb(task: Task, *, minutes: float | None = None, memory_gb: float | None =
 
 def train(task: Task, *, evaluate: bool = True, **keys: Any) -> dict[str, Any]:
     """Train the task's method; see `recipes.train`."""
+    environment.prepare()
     from tunesmith.recipes.train import train as recipe
 
     return recipe(load(task, **keys), evaluate=evaluate)
@@ -73,6 +76,7 @@ def evaluate(
     **keys: Any,
 ) -> dict[str, Any]:
     """Measure a prompt (``shots=4``) or an artifact on a split; see `recipes.evaluate`."""
+    environment.prepare()
     from tunesmith.recipes.evaluate import evaluate as recipe
 
     return recipe(load(task, **keys), artifact=artifact, split=split, how=how, calibrate=calibrate, limit=limit)
@@ -82,6 +86,7 @@ def speaker(
     artifact: str | Path | None = None, *, model: str | None = None, task: Task | None = None, **keys: Any
 ) -> Speaker:
     """An artifact, a plain model or a task's untuned one to be asked; see `recipes.generate`."""
+    environment.prepare()
     from tunesmith.recipes.generate import speaker as recipe
 
     return recipe(artifact=artifact, model=model, project=load(task, **keys) if task is not None else None)

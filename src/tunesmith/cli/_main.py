@@ -12,21 +12,11 @@ import typer
 from typer.core import TyperGroup
 
 from tunesmith.cli import _options, _show
-from tunesmith.core import progress, rooms
+from tunesmith.core import environment, progress, rooms
 from tunesmith.core.errors import Mistake, nearest
 
 MISTAKE, INTERRUPTED, PIPE_CLOSED = 2, 130, 1
 
-_ENVIRONMENT = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "VLLM_NO_USAGE_STATS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    # Threads that wait by spinning take the core from whoever else has work: with one other busy process on two cores,
-    # steps were seen to take ten times as long.
-    "OMP_WAIT_POLICY": "PASSIVE",
-}
 _OFFLINE = {"TUNESMITH_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
@@ -68,8 +58,7 @@ def _run(words: list[str]) -> int:
 
 def _prepare_environment(offline: bool, quiet: bool) -> None:
     """No telemetry from anything we use; all of it before the first heavy import, and a person's own setting wins."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    environment.prepare()
     if offline:
         os.environ.update(_OFFLINE)
     if quiet:
