@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tunesmith.core.records import Chat, Labelled, Message, Record
 from tunesmith.data._check import Report, check
+from tunesmith.data._content import everything
 from tunesmith.data._findings import Finding
 from tunesmith.data._row import Problem
 
@@ -19,6 +21,10 @@ def plain(number: int, label: str = "", split: str = "train") -> Labelled:
     """A row that is like no other."""
     words = " ".join(f"w{(number * 7919 + place * 104729) % 99991}" for place in range(8))
     return Labelled(words, label or ("a", "b")[number % 2], source=f"{split}.csv:{number + 2}")
+
+
+def words(rows: Sequence[Record]) -> list[int]:
+    return [len(everything(row).split()) for row in rows]
 
 
 def finding(report: Report, part: str) -> Finding:
@@ -33,7 +39,7 @@ GOOD = {
 
 
 def test_good_data_has_nothing_but_fine_findings() -> None:
-    report = check(GOOD, labels=("a", "b"), count_tokens=lambda text: len(text.split()), max_length=64)
+    report = check(GOOD, labels=("a", "b"), measure=words, max_length=64)
     assert {one.severity for one in report.findings} == {"fine"}
     assert [one.says for one in report.findings] == [
         "every row can be read and none is empty",
@@ -50,15 +56,28 @@ def test_good_data_has_nothing_but_fine_findings() -> None:
 
 def test_lengths_are_counted_in_doubling_bins_with_the_tokenizer_given() -> None:
     rows = [Labelled("x" * length) for length in (1, 16, 17, 32, 33, 100)]
-    lengths = check({"train": rows}, count_tokens=len, max_length=32).lengths["train"]
+    lengths = check({"train": rows}, measure=lambda some: [len(row.input) for row in some], max_length=32).lengths[
+        "train"
+    ]
     assert lengths.histogram == ((1, 16, 2), (17, 32, 2), (33, 64, 1), (65, 128, 1))
     assert (lengths.shortest, lengths.median, lengths.longest, lengths.total) == (1, 24, 100, 199)
     assert (lengths.unit, lengths.over, lengths.max_length) == ("tokens", 2, 32)
 
 
+def test_rows_are_measured_a_few_at_a_time_and_none_twice() -> None:
+    seen: list[int] = []
+
+    def measure(some: Sequence[Record]) -> list[int]:
+        seen.append(len(some))
+        return [1] * len(some)
+
+    assert check({"train": [plain(n) for n in range(600)]}, measure=measure).lengths["train"].total == 600
+    assert seen == [256, 256, 88]
+
+
 def test_a_row_is_as_long_as_all_its_texts() -> None:
     rows: list[Record] = [Labelled("q", "a", context="c"), Chat((Message("user", "hi"), Message("assistant", "ho")))]
-    lengths = check({"train": rows}, count_tokens=lambda text: len(text.split())).lengths["train"]
+    lengths = check({"train": rows}).lengths["train"]
     assert (lengths.shortest, lengths.longest) == (2, 3)
 
 

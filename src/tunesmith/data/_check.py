@@ -22,7 +22,11 @@ from tunesmith.data._version import data_version
 SHOWN = 20
 """So many places of each kind are written out in `as_dict`; the counts are always whole."""
 
+_AT_ONCE = 256
+
 Places = tuple[tuple[str, ...], ...]
+Measure = Callable[[Sequence[Record]], Sequence[int]]
+"""How many tokens each of some rows has."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +95,13 @@ def check(
     labels: Sequence[str] | None = None,
     problems: Sequence[Problem] = (),
     notes: Sequence[str] = (),
-    count_tokens: Callable[[str], int] | None = None,
+    measure: Measure | None = None,
     max_length: int | None = None,
 ) -> Report:
     """Look at the rows of every split (train, validation, test; at least one).
 
     `labels` is the list of labels, () for "as found", None when outputs are free text. `problems` and `notes` are what
-    the reading told. `count_tokens` counts the tokens of a text; without it words are counted.
+    the reading told. `measure` counts the tokens of rows; without it the words of question and answer are counted.
     """
     rows = [record for part in splits.values() for record in part]
     split_of = [name for name, part in splits.items() for _ in part]
@@ -114,7 +118,7 @@ def check(
     report = Report(
         rows={name: len(part) for name, part in splits.items()},
         version=data_version(rows),
-        lengths={name: _lengths(part, count_tokens, max_length) for name, part in splits.items() if part},
+        lengths={name: _lengths(part, measure, max_length) for name, part in splits.items() if part},
         labels={name: dict(count.most_common()) for name, count in counted.items() if count},
         problems=tuple(problems),
         duplicates=places(exact_duplicates(rows)),
@@ -136,20 +140,24 @@ def _with_findings(report: Report, labels: tuple[str, ...]) -> Report:
     return Report(**{**values, "findings": findings(report, labels)})
 
 
-def _lengths(rows: Sequence[Record], count_tokens: Callable[[str], int] | None, max_length: int | None) -> Lengths:
-    count = count_tokens or (lambda text: len(text.split()))
+def _words(rows: Sequence[Record]) -> list[int]:
+    return [len(everything(row).split()) for row in rows]
+
+
+def _lengths(rows: Sequence[Record], measure: Measure | None, max_length: int | None) -> Lengths:
+    lengths: list[int] = []
     with track(len(rows), "rows", "lengths") as bar:
-        lengths = []
-        for row in rows:
-            lengths.append(count(everything(row)))
-            bar.advance()
+        while len(lengths) < len(rows):
+            some = rows[len(lengths) : len(lengths) + _AT_ONCE]
+            lengths += (measure or _words)(some)
+            bar.advance(len(some))
     lengths.sort()
     edges = [0, 16]
     while edges[-1] < lengths[-1]:
         edges.append(2 * edges[-1])
     bins = Counter(bisect.bisect_left(edges, max(length, 1)) for length in lengths)
     return Lengths(
-        unit="tokens" if count_tokens else "words",
+        unit="tokens" if measure else "words",
         shortest=lengths[0],
         median=round(statistics.median(lengths)),
         ninety_fifth=lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))],
