@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tunesmith.core.config import Project
     from tunesmith.recipes.generate import Speaker
 
-__all__ = ["Mistake", "climb", "evaluate", "init", "load", "speaker", "train"]
+__all__ = ["Mistake", "check", "climb", "evaluate", "init", "load", "speaker", "train"]
 
 Task = str | Path | Mapping[str, Any]
 
@@ -46,6 +46,14 @@ def load(task: Task, **keys: Any) -> Project:
     if isinstance(task, Mapping):
         return resolve(dict(task), overrides=overrides)
     return load_project(task, overrides)
+
+
+def check(task: Task, **keys: Any) -> dict[str, Any]:
+    """Look at all of a task's data and say what is in them and what is wrong with them; see `recipes.check`."""
+    environment.prepare()
+    from tunesmith.recipes.check import check as recipe
+
+    return recipe(load(task, **keys))
 
 
 def climb(task: Task, *, minutes: float | None = None, memory_gb: float | None = None, **keys: Any) -> dict[str, Any]:
