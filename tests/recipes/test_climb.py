@@ -227,9 +227,20 @@ def test_minutes_are_obeyed(toy_task: ToyTask) -> None:
     assert told["test"]["n"] > 0
 
 
+def test_a_run_that_takes_longer_than_thought_is_stopped_in_time(
+    toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_rungs, "race", lambda *_: _race.RacePlan(learning_rate=1e-2, steps=1_000_000))
+    minutes, begun = 0.1, time.monotonic()
+    told = tunesmith.climb(toy_task(), rungs=["zero_shot", "lora"], minutes=minutes)
+    assert time.monotonic() - begun < 60 * minutes + 4
+    assert told["rungs"][1]["reason"].startswith("time: ")
+
+
 def test_a_rate_that_diverges_loses_the_race(toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_race, "FACTORS", (1e30, 20.0))
-    told = tunesmith.climb(toy_task(learning_rate=None), rungs=["zero_shot", "lora"], minutes=10)
+    task = toy_task(learning_rate=None, num_train_epochs=4)  # long enough races to be given up on the way
+    told = tunesmith.climb(task, rungs=["zero_shot", "lora"], minutes=10)
     json.loads(Path("runs/toy/climb.json").read_text(), parse_constant=pytest.fail)
     lora = told["rungs"][1]
     assert lora["config"]["learning_rate"] == pytest.approx(20 * 2e-4)
@@ -243,7 +254,10 @@ def test_a_rung_that_diverges_does_not_end_the_climb(toy_task: ToyTask) -> None:
     assert told["verdict"].startswith("Use zero_shot")
 
 
-def test_a_rung_that_does_not_fit_into_memory_is_told_and_passed_over(toy_task: ToyTask) -> None:
+def test_a_rung_that_does_not_fit_into_memory_is_told_and_passed_over(
+    toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunesmith.recipes._bench.need_memory", lambda project: None)  # as if the model alone did fit
     told = tunesmith.climb(toy_task(), rungs=["zero_shot", "lora"], minutes=10, memory_gb=0.01)
     assert [one["status"] for one in told["rungs"]] == ["finished", "skipped"]
     assert "the budget is 0.0 GB" in told["rungs"][1]["reason"]

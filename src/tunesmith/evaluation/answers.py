@@ -270,9 +270,8 @@ class Answerer:
         asked = list(records)
         if how == "contextual":
             asked = [replace(records[0], input=text, output="", outputs=()) for text in ("N/A", "[MASK]", "")]
-        plain = replace(prompting, offsets=())
         labels = module.candidates(config)
-        found = np.array(self.label_logprobs(self.prompts(asked, plain), labels, plain))
+        found = np.array(self.label_logprobs(self.prompts(asked, prompting), labels, prompting))
         shares = np.exp(found - found.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         return tuple(np.log(shares.mean(axis=0)).tolist())
