@@ -59,7 +59,7 @@ def lock(path: Path, *, wait: bool = True, remedy: str = "") -> Iterator[None]:
     Waits for its turn; with ``wait=False`` raises Mistake at once when another process holds it.
     """
     with disk_mistakes(path, remedy):
-        _make_folder(path.parent)
+        make_folder(path.parent)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
@@ -67,6 +67,7 @@ def lock(path: Path, *, wait: bool = True, remedy: str = "") -> Iterator[None]:
         except BlockingIOError as error:
             raise Mistake(
                 f"{path.parent}: in use by another process; expected to have it alone; wait for the other to end"
+                + (f", or {remedy}" if remedy else "")
             ) from error
         yield
     finally:
@@ -82,7 +83,7 @@ def atomic_folder(target: Path, *, remedy: str = "") -> Iterator[Path]:
     read-only disk raises Mistake; `remedy` says what to type then.
     """
     with disk_mistakes(target, remedy):
-        _make_folder(target.parent)
+        make_folder(target.parent)
         _sweep(target)
         partial, handle = _claim(target)
         try:
@@ -111,7 +112,7 @@ def made_once(target: Path, make: Callable[[Path], None], *, remedy: str = "") -
 def atomic_write(path: Path, text: str | bytes, *, remedy: str = "") -> None:
     """Write a whole file (UTF-8 when text) or leave what was there; a reader never sees half of it."""
     with disk_mistakes(path, remedy):
-        _make_folder(path.parent)
+        make_folder(path.parent)
         _sweep(path)
         partial = _partial_name(path)
         try:
@@ -126,7 +127,8 @@ def atomic_write(path: Path, text: str | bytes, *, remedy: str = "") -> None:
             partial.unlink(missing_ok=True)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing; NotADirectoryError where a file is in the way."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:  # the one case in which the system does not call a file in the way by its name

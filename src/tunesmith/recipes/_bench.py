@@ -18,7 +18,7 @@ from tunesmith.models.load import context_length
 from tunesmith.prompts.budget import cut
 from tunesmith.recipes._artifacts import write_json
 from tunesmith.recipes._rungs import Bench
-from tunesmith.recipes._work import Examples, Model, need, open_model
+from tunesmith.recipes._work import Examples, Model, need, need_memory, open_model
 
 MEASURED_SHARE = 0.05
 """Share of a climb's time that measuring one rung on the validation rows may take."""
@@ -35,6 +35,7 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
     need(examples.train, "train")
     need(examples.validation, "validation")
     model = open_model(project.model, project.precision)
+    need_memory(project)
     encoded, lost = encode(project, model, examples.train)
     encoded_validation, _ = encode(project, model, examples.validation[:LOSS_ROWS])
     begun = time.monotonic()
@@ -44,13 +45,12 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
         project,
         model,
         examples,
-        examples.validation[: rows["validation"]],
+        examples.validation[:rows],
         encoded,
         encoded_validation,
         lost,
         base,
         forgetting_seconds=time.monotonic() - begun,
-        test_rows=rows["test"],
     )
 
 
@@ -69,23 +69,23 @@ def encode(project: Project, model: Model, records: Sequence[Any]) -> tuple[list
         policy=project.too_long,
     )
     if records and not kept.rows:
-        raise Mistake(f"no row is left within max_length {length}; raise max_length, or use too_long: truncate")
+        which = "max_length" if length == project.max_length else "the model's context"
+        longer = "raise max_length" if length == project.max_length else "choose a model that sees more"
+        advice = "shorten the instruction" if project.too_long == "truncate" else "type --too-long truncate"
+        raise Mistake(f"no row fits into {length:,} tokens ({which}); {longer}, or {advice}")
     return list(kept.rows), {"rows_dropped": kept.dropped, "rows_truncated": kept.truncated}
 
 
-def _rows(answerer: Answerer, examples: Examples, folder: Path, seconds: float) -> dict[str, int]:
-    """How many validation and test rows each measurement takes, from how long the first few take."""
+def _rows(answerer: Answerer, examples: Examples, folder: Path, seconds: float) -> int:
+    """How many validation rows each measurement takes, from how long the first few take."""
     kept = folder / "rows.json"
     if kept.exists():
-        rows: dict[str, int] = json.loads(kept.read_text(encoding="utf-8"))
-        return rows
+        return int(json.loads(kept.read_text(encoding="utf-8"))["validation"])
     probe = examples.validation[:16]
     answerer.answer(probe[:4], description="warming up")
     per_row = answerer.answer(probe, description="measuring speed").seconds_per_query
-    affordable = max(FEWEST_ROWS, int(MEASURED_SHARE * seconds / per_row))
-    rows = {name: min(affordable, len(getattr(examples, name))) for name in ("validation", "test")}
-    for name, count in rows.items():
-        if count < len(getattr(examples, name)):
-            say(f"{name}: {count} of {len(getattr(examples, name))} rows are measured on, as the time allows")
-    write_json(kept, rows)
-    return rows
+    count = min(max(FEWEST_ROWS, int(MEASURED_SHARE * seconds / per_row)), len(examples.validation))
+    if count < len(examples.validation):
+        say(f"validation: {count} of {len(examples.validation)} rows are measured on, as the time allows")
+    write_json(kept, {"validation": count})
+    return count

@@ -22,6 +22,7 @@ from tunesmith.store.open import open_store
 from tunesmith.store.store import Store
 
 _KEY = "key.json"
+_REMEDY = "choose another --output_dir"
 _LEFT = ("artifact", "checkpoints", "rungs")
 _MAY_CHANGE = {"model", "data", "rungs", "budget", "target", "shots", "output_dir"}
 """Keys of a task file under which a run may be gone on with: model and data count by their content."""
@@ -59,11 +60,11 @@ def recorded(project: Project, kind: str, folder: Path, examples: Examples) -> I
     Writes `config.yaml`, from which the run can be repeated. Raises Mistake when another process is at the same folder,
     and when another run lies in it, which is then left as it was.
     """
-    with lock(folder / ".lock", wait=False, remedy="choose another --output_dir"):
+    with lock(folder / ".lock", wait=False, remedy=_REMEDY):
         key = _key(project, kind, examples)
         _refuse_another(folder, key)
-        atomic_write(folder / _KEY, json.dumps(key, ensure_ascii=False, indent=1) + "\n")
-        atomic_write(folder / "config.yaml", project.to_yaml())
+        atomic_write(folder / _KEY, json.dumps(key, ensure_ascii=False, indent=1) + "\n", remedy=_REMEDY)
+        atomic_write(folder / "config.yaml", project.to_yaml(), remedy=_REMEDY)
         store = open_store()
         store.record_data_version(
             examples.version, sum(examples.counts().values()), project.data.model_dump(mode="json")

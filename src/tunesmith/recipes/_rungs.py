@@ -29,8 +29,8 @@ from tunesmith.recipes._work import Examples, Model
 
 PROMPT_RUNGS = ("zero_shot", "few_shot")
 MOST_SHOTS = 128
-PROBE_ROWS = 96
-"""Validation rows on which numbers of shots are compared; the chosen number is measured on all of them."""
+PROBE_ROWS, FEWEST_PROBE_ROWS, PROBE_SHARE = 96, 16, 0.2
+"""Validation rows on which a number of shots is tried; fewer where that takes more than its share of the time."""
 
 
 @dataclass
@@ -47,7 +47,6 @@ class Bench:
     base: Base | None = None
     seconds_per_query: float = 0.0
     forgetting_seconds: float = 0.0
-    test_rows: int = 0
     labels: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +86,8 @@ def few_shot(bench: Bench, folder: Path, seconds: float) -> Tried:
     until = time.monotonic() + seconds - bench.seconds_per_query * len(bench.validation) * 2
     with _priced(bench, Outcome("few_shot")) as outcome:
         pool, seed = Shots(bench.examples.train), derive(bench.project.seed, "shots")
-        probe = bench.validation[:PROBE_ROWS]
+        affordable = int(PROBE_SHARE * seconds / bench.seconds_per_query) if bench.seconds_per_query else PROBE_ROWS
+        probe = bench.validation[: max(FEWEST_PROBE_ROWS, min(PROBE_ROWS, affordable))]
         best: tuple[float, Prompting, Answers] | None = None
         k, most = 1, _room(bench, pool, seed)
         while k <= most and (best is None or time.monotonic() < until):

@@ -21,6 +21,10 @@ from tunesmith.recipes._record import Record
 from tunesmith.recipes._rungs import Bench
 from tunesmith.recipes._work import Examples
 
+PROOF_SHARE = 0.15
+"""Share of a climb's time that proving the winner may take."""
+SECONDS_A_TEST_ROW = 2.5
+"""Times what a validation row takes: asked twice, by the winner and without examples, and something to spare."""
 FEWEST_ROWS = 60
 """Test rows that a winner is proven on however little time is left."""
 
@@ -57,8 +61,9 @@ class Summary:
     def prove(self, bench: Bench, record: Record, best: str) -> None:
         """Measure the winner, and asking without examples, once on test rows that nothing was chosen by."""
         chosen = next(outcome for outcome in self.outcomes if outcome.chosen)
-        affordable = int(self.seconds_left() / (2.5 * bench.seconds_per_query)) if bench.seconds_per_query else 0
-        rows = self.examples.test[: min(bench.test_rows, max(affordable, FEWEST_ROWS))]
+        seconds = min(self.seconds_left(), PROOF_SHARE * 60 * self.project.budget.minutes)
+        affordable = int(seconds / (SECONDS_A_TEST_ROW * max(bench.seconds_per_query, 1e-6)))
+        rows = self.examples.test[: max(affordable, FEWEST_ROWS)]
         if rows:
             plain = bench.answerer.answer(rows, description="zero_shot on test")
             answers = plain

@@ -116,6 +116,19 @@ def open_model(name: str, precision: Precision = "auto") -> Model:
     return Model(loaded, prepare(loaded.model, precision), Template(loaded.tokenizer))
 
 
+def need_memory(project: Project) -> None:
+    """Raise Mistake when the model, now that it is loaded, takes more memory by itself than the budget has."""
+    from tunesmith.engine.fit import memory_limit_mb
+    from tunesmith.engine.memory import held_mb
+
+    held, limit = held_mb(), memory_limit_mb(project)
+    if held > limit:
+        raise Mistake(
+            f"memory: {project.model} alone takes {held / 1000:.1f} GB; the budget is {limit / 1000:.1f} GB; "
+            "raise --budget.memory_gb, or choose a smaller model"
+        )
+
+
 def need(rows: Sequence[Any], split_name: str) -> None:
     """Raise Mistake when a split that is about to be used has no rows."""
     if not rows:
@@ -126,11 +139,11 @@ def need(rows: Sequence[Any], split_name: str) -> None:
 
 def folder_of(project: Project) -> Path:
     """The run's folder, made when missing. Raises Mistake where it cannot be."""
-    from tunesmith.core.files import disk_mistakes
+    from tunesmith.core.files import disk_mistakes, make_folder
 
     folder = Path(project.output_dir)
     with disk_mistakes(folder, "choose another --output_dir"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     return folder
 
 

@@ -19,7 +19,7 @@ from tunesmith.recipes._outcome import load
 from tunesmith.recipes._record import recorded
 from tunesmith.recipes._rules import best, choose_rung, reason_to_stop, versus
 from tunesmith.recipes._rungs import PROMPT_RUNGS, Bench, NoRoom, Tried, few_shot, trained, zero_shot
-from tunesmith.recipes._summary import Summary
+from tunesmith.recipes._summary import PROOF_SHARE, SECONDS_A_TEST_ROW, Summary
 from tunesmith.recipes._work import folder_of, read_examples
 
 LADDER = ("zero_shot", "few_shot", "prompt_tuning", "bitfit", "lora", "full")
@@ -105,6 +105,7 @@ def _share(rungs: Sequence[str], seconds: float) -> float:
 
 
 def _reserve(bench: Bench) -> float:
-    """Seconds kept for proving the winner on the test rows."""
-    around = min(10.0, 0.05 * 60 * bench.project.budget.minutes)
-    return float(bench.seconds_per_query * bench.test_rows * 2 + around)
+    """Seconds kept for proving the winner on the test rows, and for writing down what was found."""
+    budget = 60 * bench.project.budget.minutes
+    proof = len(bench.examples.test) * SECONDS_A_TEST_ROW * bench.seconds_per_query
+    return min(proof, PROOF_SHARE * budget) + min(10.0, 0.05 * budget)

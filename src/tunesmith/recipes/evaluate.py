@@ -14,7 +14,7 @@ from tunesmith.evaluation.answers import Answerer, Prompting
 from tunesmith.prompts.shots import Shots
 from tunesmith.recipes import _artifacts
 from tunesmith.recipes._outcome import Outcome
-from tunesmith.recipes._work import need, open_model, read_examples
+from tunesmith.recipes._work import need, need_memory, open_model, read_examples
 from tunesmith.store.open import open_store
 
 
@@ -42,6 +42,7 @@ def evaluate(
     need(rows, split)
     with PeakMemory() as peak:
         model = open_model(project.model, project.precision)
+        need_memory(project)
         if place is not None:
             answerer, prompting = _artifacts.lay_on(model, place, project)
         else:
