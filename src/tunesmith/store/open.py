@@ -35,7 +35,7 @@ _SQLITE_MISTAKES = {
     "SQLITE_READONLY": "it cannot be written; check the permissions of the file and its folder",
     "SQLITE_CANTOPEN": "it cannot be opened; check that its folder is there and can be written",
     "SQLITE_FULL": "the disk is full; free some space or point {setting} to another disk",
-    "SQLITE_IOERR": "it cannot be read or written; the disk is full or failing; free some space or point {setting} to another",
+    "SQLITE_IOERR": "the disk is full or failing; free some space or point {setting} to another disk",
     "SQLITE_NOTADB": "this is not a database; point {setting} to another file or move this one away",
     "SQLITE_CORRUPT": "the database is damaged; restore it from a backup or move it away to begin a new one",
 }
