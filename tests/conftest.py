@@ -32,7 +32,8 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     MPLBACKEND="Agg",
 )
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Toys gain nothing from a second thread, and threads that wait for one another on a busy machine lose a lot.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"

@@ -232,9 +232,9 @@ def test_a_run_that_takes_longer_than_thought_is_stopped_in_time(
 ) -> None:
     monkeypatch.setattr(_rungs, "race", lambda *_: _race.RacePlan(learning_rate=1e-2, steps=1_000_000))
     minutes, begun = 0.1, time.monotonic()
-    told = tunesmith.climb(toy_task(), rungs=["zero_shot", "lora"], minutes=minutes)
+    told = tunesmith.climb(toy_task(), rungs=["lora"], minutes=minutes)
     assert time.monotonic() - begun < 60 * minutes + 4
-    assert told["rungs"][1]["reason"].startswith("time: ")
+    assert told["rungs"][0]["reason"].startswith("time: ")
 
 
 def test_a_rate_that_diverges_loses_the_race(toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch) -> None:

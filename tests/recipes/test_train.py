@@ -393,7 +393,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(toy_task: ToyTask) ->
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"max_length": 20, "too_long": "drop"}, "no row is left within max_length 20"),
+        ({"max_length": 20, "too_long": "drop"}, r"no row fits into 20 tokens \(max_length\); raise max_length"),
         ({"max_length": 20, "too_long": "error"}, r"reviews\.jsonl:\d+: got \d+ tokens; expected at most 20"),
         ({"data": {"train": "missing.jsonl"}}, "missing.jsonl"),
         ({"model": "not-there"}, "not-there"),
