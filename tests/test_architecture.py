@@ -50,7 +50,7 @@ ROOMS = {
         choices=True,
     ),
     "studio": _room(5, "core store feedback evaluation recipes"),
-    # A command that looks at data or models alone (`models list`, `data check`) asks those rooms, not a recipe around them.
+    # A command that looks at data or models alone (`models list`) asks those rooms, not a recipe around them.
     "cli": _room(6, "core store data models feedback evaluation serving recipes studio", choices=True),
 }
 # A method is often another one with a turn to it (dora is lora with a magnitude), so a method may import a method.
