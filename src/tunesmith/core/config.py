@@ -184,7 +184,7 @@ class Project(Section):
     gradient_accumulation_steps: int = Field(1, ge=1, description="micro-batches in an optimizer step")
     max_length: int = Field(1024, ge=8, description="tokens in a row, prompt and answer together")
     too_long: Literal["drop", "truncate", "error"] = Field("truncate", description="what happens to longer rows")
-    eval_steps: int | None = Field(None, ge=1, description="validate every so many steps; default: ten times a run")
+    eval_steps: int | None = Field(None, ge=1, description="validate every so many steps; default: six times a run")
     early_stopping_patience: int | None = Field(None, ge=1, description="stop after so many validations without gain")
     save_steps: int | None = Field(None, ge=1, description="checkpoint every so many steps; default: every 2 minutes")
     precision: Literal["auto", "bfloat16", "float32"] = Field("auto", description="of frozen weights and products")

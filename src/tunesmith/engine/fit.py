@@ -182,7 +182,7 @@ def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
     start = journal.resume(guard)
     if start:
         job.pack_tokens = journal.fit.receipt["pack_tokens"]  # other packs would add up in another order
-    every = project.eval_steps or max(1, min(100, job.plan.steps // 10))
+    every = project.eval_steps or max(1, min(100, job.plan.steps // 6))
     patience = project.early_stopping_patience or math.inf
     begun, before = time.monotonic(), journal.fit.seconds
     steps = run(

@@ -115,7 +115,14 @@ class Journal:
         self.since_best += 1
         if loss < self.fit.best_loss:
             self.fit.best_loss, self.fit.best_step, self.since_best = loss, step, 0
-            self.best = {name: parameter.detach().clone() for name, parameter in checkpoints.trained(self.model)}
+            self._remember_best()
+
+    def _remember_best(self) -> None:
+        trained = dict(checkpoints.trained(self.model))
+        if self.best is None:
+            self.best = {name: parameter.detach().clone() for name, parameter in trained.items()}
+        for name, tensor in self.best.items():
+            tensor.copy_(trained[name].detach())
 
     def keep(self, step: int, guard: Guard, save_steps: int | None) -> None:
         """Make a checkpoint when it is time for one: every `save_steps`, else every two minutes.

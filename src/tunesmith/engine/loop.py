@@ -13,6 +13,7 @@ import statistics
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from types import ModuleType
 from typing import Any
 
@@ -75,8 +76,15 @@ class Guard:
     kept: tuple[int, list[Tensor], dict[str, Any]] | None = None
 
     def keep(self, number: int) -> None:
-        """Remember the present state as good."""
-        self.kept = (number, [p.detach().clone() for p in self.parameters], copy.deepcopy(self.optimizer.state_dict()))
+        """Remember the present state as good, in the place of the one remembered before."""
+        state = self.optimizer.state_dict()
+        weights, slots = (self.kept[1], self.kept[2]["state"]) if self.kept else ([], {})
+        weights = [_copied(p.detach(), old) for p, old in zip_longest(self.parameters, weights)]
+        state["state"] = {
+            key: {name: _copied(value, slots.get(key, {}).get(name)) for name, value in values.items()}
+            for key, values in state["state"].items()
+        }
+        self.kept = (number, weights, state)
 
     def judge(self, loss: float, norm: float) -> str:
         """Say what is wrong with a step that is about to be applied, "" when nothing is."""
@@ -124,13 +132,10 @@ def run(
         prepared.model.train()
         total, count, tokens, sums = 0.0, 0.0, 0, dict[str, float]()
         for batch in batches(number):
-            batch = batch.to(prepared.device)
-            loss, targets, metrics = objective.loss(forward(prepared, batch), batch, config)
-            if loss.requires_grad:  # else no trained weight takes part, which is told below
-                loss.backward()
-            total, count, tokens = total + float(loss.detach()), count + float(targets), tokens + len(batch.tokens)
+            loss, targets, metrics = _learn(prepared, objective, config, batch)
+            total, count, tokens = total + loss, count + targets, tokens + len(batch.tokens)
             for name, value in metrics.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+                sums[name] = sums.get(name, 0.0) + value
         if count == 0:
             raise Mistake(f"step {number} has no trained tokens; see the receipt, and raise max_length if rows are cut")
         norm = _average_and_clip(guard.parameters, count, plan.max_grad_norm)
@@ -146,6 +151,28 @@ def run(
         yield Step(
             number, total / count, rate, norm, tokens, {name: value / count for name, value in sums.items()}, event
         )
+
+
+def _learn(
+    prepared: Prepared, objective: ModuleType, config: Any, batch: PackedBatch
+) -> tuple[float, float, dict[str, float]]:
+    """Add a pack's gradient to the weights'; returns its loss and count, summed, and its metrics.
+
+    As numbers, so that nothing of the graph outlives it: its nodes lie between the activations, and while they live the
+    next pack's activations, of another size, fit nowhere (peak memory was 1.7 times what is needed instead of 1.3).
+    """
+    batch = batch.to(prepared.device)
+    loss, targets, metrics = objective.loss(forward(prepared, batch), batch, config)
+    if loss.requires_grad:  # else no trained weight takes part, which is told later
+        loss.backward()
+    return float(loss.detach()), float(targets), {name: float(value) for name, value in metrics.items()}
+
+
+def _copied(value: Any, into: Any) -> Any:
+    """A copy of a tensor, in the memory of an older copy where there is one; other values as they are."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.clone() if into is None else into.copy_(value)
 
 
 def _average_and_clip(parameters: list[Tensor], count: float, limit: float) -> float:

@@ -17,14 +17,15 @@ from tunesmith.evaluation.forgetting import remember
 from tunesmith.models.load import context_length
 from tunesmith.prompts.budget import cut
 from tunesmith.recipes._artifacts import write_json
+from tunesmith.recipes._race import within
 from tunesmith.recipes._rungs import Bench
 from tunesmith.recipes._work import Examples, Model, need, need_memory, open_model
 
 MEASURED_SHARE = 0.05
 """Share of a climb's time that measuring one rung on the validation rows may take."""
 FEWEST_ROWS = 60
-LOSS_ROWS = 128
-"""Validation rows on which the loss is followed during training."""
+LOSS_ROWS, LOSS_TOKENS = 128, 8192
+"""Validation rows, and tokens of them, on which the loss is followed during training: it is measured many times."""
 
 
 def open_bench(project: Project, examples: Examples, folder: Path, seconds: float) -> Bench:
@@ -37,7 +38,7 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
     model = open_model(project.model, project.precision)
     need_memory(project)
     encoded, lost = encode(project, model, examples.train)
-    encoded_validation, _ = encode(project, model, examples.validation[:LOSS_ROWS])
+    encoded_validation = encode_validation(project, model, examples)
     begun = time.monotonic()
     base = remember(model.prepared, model.template)
     rows = _rows(Answerer(model.prepared, model.template, project.task), examples, folder, seconds)
@@ -74,6 +75,12 @@ def encode(project: Project, model: Model, records: Sequence[Any]) -> tuple[list
         advice = "shorten the instruction" if project.too_long == "truncate" else "type --too-long truncate"
         raise Mistake(f"no row fits into {length:,} tokens ({which}); {longer}, or {advice}")
     return list(kept.rows), {"rows_dropped": kept.dropped, "rows_truncated": kept.truncated}
+
+
+def encode_validation(project: Project, model: Model, examples: Examples) -> list[Encoded]:
+    """The validation rows, as tokens, on which the loss is followed during training."""
+    rows, _ = encode(project, model, examples.validation[:LOSS_ROWS])
+    return within(rows, LOSS_TOKENS)
 
 
 def _rows(answerer: Answerer, examples: Examples, folder: Path, seconds: float) -> int:

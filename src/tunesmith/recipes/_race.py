@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.config import Project
 from tunesmith.core.progress import say
+from tunesmith.core.records import Encoded
 from tunesmith.core.seed import derive, seed_everything
 from tunesmith.engine.fit import Job, fit
 from tunesmith.engine.loop import Diverged
@@ -33,7 +35,8 @@ MOST_EPOCHS = 3.0
 """Passes over the training rows at most; validation keeps the best point on the way."""
 AS_GOOD = 1.1
 """Losses within this factor of the best are a tie: so few steps and rows tell no finer."""
-RACE_ROWS = 64
+RACE_TOKENS = 4096
+"""Tokens of the validation rows that racers are compared on: each racer's measuring must be cheap beside its steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +79,23 @@ def race(bench: Bench, project: Project, folder: Path, seconds: float, told: lis
     return plan
 
 
+def within(rows: Sequence[Encoded], tokens: int) -> list[Encoded]:
+    """The first rows that have `tokens` tokens together at most, and one at least."""
+    total, kept = 0, list[Encoded]()
+    for row in rows:
+        total += len(row.ids)
+        if kept and total > tokens:
+            break
+        kept.append(row)
+    return kept
+
+
 class _Runner:
     """Trains afresh for a few steps, and keeps account of the time that takes."""
 
     def __init__(self, bench: Bench, project: Project, told: list[dict[str, Any]]) -> None:
         self.bench, self.project, self.told = bench, project, told
+        self.validation = within(bench.encoded_validation, RACE_TOKENS)
         self.seconds_per_step = 1.0
         self.begun = time.monotonic()
 
@@ -116,7 +131,7 @@ class _Runner:
             self.bench.model.prepared,
             self.project.model_copy(update=quick),
             self.bench.encoded,
-            self.bench.encoded_validation[:RACE_ROWS],
+            self.validation,
             prefix,
             steps=steps,
             description=f"{self.project.method.name}: trying {rate:.2g}",

@@ -16,7 +16,7 @@ from tunesmith.evaluation.forgetting import forgetting, remember
 from tunesmith.evaluation.report import write_run_report
 from tunesmith.methods._attachment import trainable
 from tunesmith.recipes import _artifacts
-from tunesmith.recipes._bench import LOSS_ROWS, encode
+from tunesmith.recipes._bench import encode, encode_validation
 from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._record import recorded
 from tunesmith.recipes._work import folder_of, need, open_model, read_examples
@@ -37,7 +37,7 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
         model = open_model(project.model, project.precision)
         base = remember(model.prepared, model.template) if evaluate else None
         encoded, cut = encode(project, model, examples.train)
-        encoded_validation, _ = encode(project, model, examples.validation[:LOSS_ROWS])
+        encoded_validation = encode_validation(project, model, examples)
         method = resolved(project.method, project, model)
         seed_everything(project.seed)
         method.module.attach(model.loaded.model, method.config)
