@@ -81,18 +81,39 @@ class Job:
         return len(self.prefix) + max(len(row.ids) for row in self.rows)
 
     @cached_property
+    def kept(self) -> memory.Kept:
+        """What autograd keeps of a pack, counted on this model with its method."""
+        return memory.count(self.prepared, self.prefix)
+
+    @cached_property
     def pack_tokens(self) -> int:
         """Flat tokens a pack may hold within the memory budget; raises Mistake when none fit."""
-        project, targets = self.project, sum(map(_targets, self.rows)) / max(1, sum(len(r.ids) for r in self.rows))
+        targets = sum(map(_targets, self.rows)) / max(1, sum(len(row.ids) for row in self.rows))
         return memory.fitting_tokens(
             self.prepared,
-            limit_mb=memory_limit_mb(project),
+            self.kept,
+            limit_mb=memory_limit_mb(self.project),
             most=max(MOST_TOKENS, self.longest),
             longest=self.longest,
             targets_share=targets,
-            trainable=sum(p.numel() for p in self.trained),
-            optimizer=project.optimizer,
+            **self._training,
         )
+
+    @property
+    def _training(self) -> dict[str, Any]:
+        """What the estimate of memory must know beside the packs."""
+        trainable = sum(parameter.numel() for parameter in self.trained)
+        return {"trainable": trainable, "optimizer": self.project.optimizer, "validated": bool(self.validation)}
+
+    def dearest_pack(self) -> memory.Shape:
+        """The shape of the pack that takes most memory, found among the fullest steps of the first epoch."""
+        order, a_step = self.order(0), self.rows_a_step
+        steps = range(1, min(self.plan.steps, len(order) // a_step) + 1)
+        lengths = [[len(self.rows[i].ids) for i in order[(s - 1) * a_step : s * a_step]] for s in steps]
+        fullest = sorted(steps, key=lambda s: -sum(lengths[s - 1]))[:3]
+        widest = sorted(steps, key=lambda s: -sum(length**2 for length in lengths[s - 1]))[:3]
+        shapes = [memory.Shape.of(batch) for step in {*fullest, *widest} for batch in self.batches(step)]
+        return max(shapes, key=self.kept.bytes)
 
     @property
     def trained(self) -> list[Tensor]:
@@ -132,15 +153,7 @@ class Job:
         trained, total = sum(map(_targets, self.rows)), sum(len(row.ids) for row in self.rows)
         if not trained:
             raise Mistake("no token of any row is trained; expected answers; look at `tunesmith data check`")
-        longest = self.longest
-        told = memory.estimate(
-            self.prepared,
-            tokens=self.pack_tokens,
-            targets=round(self.pack_tokens * trained / total) + 1,
-            longest=longest,
-            trainable=sum(p.numel() for p in self.trained),
-            optimizer=self.project.optimizer,
-        )
+        told = memory.estimate(self.prepared, self.kept, self.dearest_pack(), **self._training)
         return {
             "rows": len(self.rows),
             "rows_sha256": _digest(self.rows),
@@ -148,7 +161,7 @@ class Job:
             "validation_sha256": _digest(self.validation),
             "tokens": total,
             "trained_tokens": trained,
-            "longest_row": longest,
+            "longest_row": self.longest,
             "steps": self.plan.steps,
             "rows_a_step": self.rows_a_step,
             "pack_tokens": self.pack_tokens,

@@ -1,25 +1,78 @@
 """How much memory a run will take, before it starts.
 
-Counted, not tried: what the process holds already, the trained weights with their gradients and optimizer states, and
-what a pack of tokens keeps for the backward pass. The coefficients count the tensors that the engine's layers save.
+Counted, not guessed: four tiny packs go through the model as it will train, and the tensors that autograd keeps for
+them are added up. What they cost is exactly a sum over a pack's tokens, pairs (a token and one it looks at) and
+targets, so the cost of any pack follows. Beside that, the trained weights with their gradients and optimizer states,
+and what the process holds already. What is not kept but lies there for a moment is counted by hand (`WORKING_LAYERS`,
+`LOGITS_AT_ONCE`); what the C library's allocator wastes is measured (`HOLES`, see `benchmarks/memory_estimate.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import psutil
+import torch
+from torch import Tensor
 
 from tunesmith.core.errors import Mistake
+from tunesmith.core.records import Encoded
+from tunesmith.engine.attention import spans
+from tunesmith.engine.forward import forward
+from tunesmith.engine.packing import PackedBatch, pack
 from tunesmith.engine.prepare import Prepared
 
 MB = 1e6
 OPTIMIZER_SLOTS = {"adamw": 2, "adam": 2, "sgd": 1}
+WORKING_LAYERS = 1.0
+"""What a layer's backward pass needs for itself, in terms of what a layer keeps: a gradient beside each activation."""
+LOGITS_AT_ONCE = 3
+"""Tensors of the size of the logits, float32, beside the logits themselves while their gradient is computed."""
+HOLES = 1.3
+"""Resident memory over live: freed blocks stay with the process, and do not fit packs of other sizes."""
+_PROBE = 16
 
 
 class DoesNotFit(Mistake):
     """A run that needs more memory than it may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What of a pack costs memory: flat tokens, pairs of a token and one that it may look at, and targets."""
+
+    tokens: int
+    pairs: int
+    targets: int
+
+    @classmethod
+    def of(cls, batch: PackedBatch) -> Shape:
+        """The shape of a pack that is there."""
+        lengths = [(span.stop - span.start, sum(b - a for a, b in span.keys)) for span in spans(batch.segments)]
+        targets = len(torch.unique(batch.index))
+        return cls(len(batch.tokens), sum(length * keys for length, keys in lengths), targets)
+
+    @classmethod
+    def full(cls, tokens: int, longest: int, targets_share: float) -> Shape:
+        """A pack of `tokens` in rows as long as the longest, the dearest there can be."""
+        return cls(tokens, tokens * min(longest, tokens), max(1, round(tokens * targets_share)))
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Bytes that autograd keeps of a pack: whatever its size, a token, a pair, and a target."""
+
+    fixed: float
+    token: float
+    pair: float
+    target: float
+
+    def bytes(self, shape: Shape) -> float:
+        """What a pack of this shape keeps."""
+        return self.fixed + self.token * shape.tokens + self.pair * shape.pairs + self.target * shape.targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,31 +104,47 @@ def held_mb() -> float:
     return float(psutil.Process().memory_info().rss) / MB
 
 
-def estimate(
-    prepared: Prepared, *, tokens: int, targets: int, longest: int, trainable: int, optimizer: str, copies: int = 2
-) -> Estimate:
-    """Peak memory of training on packs of `tokens` flat tokens with `targets` labels, rows of at most `longest` tokens.
+def count(prepared: Prepared, prefix: Sequence[int] = ()) -> Kept:
+    """Count what the model with its method keeps, by four tiny packs behind `prefix`; random numbers stay as they are.
 
-    `trainable` numbers are trained in float32; `copies` counts the good states kept of them (the guard's and the best).
+    This also reads every weight, which until then may lie in its file and not count as held.
+    """
+    packs = [
+        _probe([_PROBE], 1, prefix),
+        _probe([_PROBE, _PROBE], 1, prefix),
+        _probe([2 * _PROBE], 1, prefix),
+        _probe([_PROBE], _PROBE // 2, prefix),
+    ]
+    shapes = [Shape.of(batch) for batch in packs]
+    devices = [prepared.device] if prepared.device.type == "cuda" else []
+    prepared.model.train()
+    with torch.random.fork_rng(devices=devices):
+        sizes = [_saved_bytes(prepared, batch) for batch in packs]
+    prepared.model.eval()
+    terms = np.array([[1, shape.tokens, shape.pairs, shape.targets] for shape in shapes], dtype=np.float64)
+    return Kept(*(max(0.0, float(one)) for one in np.linalg.solve(terms, np.array(sizes, dtype=np.float64))))
+
+
+def estimate(
+    prepared: Prepared, kept: Kept, shape: Shape, *, trainable: int, optimizer: str, validated: bool = True
+) -> Estimate:
+    """Peak memory of training when the dearest pack has `shape` and `kept` was counted for this model and method.
+
+    `trainable` numbers are trained in float32, each with a gradient and the optimizer's slots; the guard keeps a good
+    state of weights and slots, and with `validated` the best weights are kept too.
     """
     config: Any = prepared.model.config.get_text_config()
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    heads = config.num_attention_heads
-    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
-    product = 2 if prepared.dtype.itemsize == 2 else 4
-    # Float32 tensors a token and layer that backward needs: residual, norms, q k v and output (12 hidden), the gated
-    # MLP (4 inner), and their adapters' inputs; attention keeps its probabilities at product precision.
-    floats = 14 * hidden + 5 * inner
-    attention = heads * min(longest, tokens) * product * 0.75
-    activations = tokens * layers * (4 * floats + attention)
     slots = OPTIMIZER_SLOTS.get(optimizer, 2)
-    trained = trainable * 4 * (1 + slots + copies * (1 + slots))
-    logits = targets * config.vocab_size * 4 * 3
-    return Estimate(held_mb(), trained / MB, activations / MB, logits / MB)
+    trained = 4 * trainable * (1 + slots + (1 + slots) + int(validated))
+    logits = shape.targets * (kept.target + 4 * config.vocab_size * LOGITS_AT_ONCE)
+    inside = kept.bytes(shape) - kept.target * shape.targets
+    working = WORKING_LAYERS * (inside - kept.fixed) / config.num_hidden_layers
+    return Estimate(held_mb(), trained / MB, HOLES * (inside + working) / MB, HOLES * logits / MB)
 
 
 def fitting_tokens(
     prepared: Prepared,
+    kept: Kept,
     *,
     limit_mb: float,
     most: int,
@@ -83,6 +152,7 @@ def fitting_tokens(
     targets_share: float,
     trainable: int,
     optimizer: str,
+    validated: bool = True,
 ) -> int:
     """The largest pack (flat tokens, at most `most`) whose estimate stays below `limit_mb`.
 
@@ -90,10 +160,8 @@ def fitting_tokens(
     """
 
     def total(tokens: int) -> float:
-        targets = max(1, round(tokens * targets_share))
-        return estimate(
-            prepared, tokens=tokens, targets=targets, longest=longest, trainable=trainable, optimizer=optimizer
-        ).total_mb
+        shape = Shape.full(tokens, longest, targets_share)
+        return estimate(prepared, kept, shape, trainable=trainable, optimizer=optimizer, validated=validated).total_mb
 
     tokens = most
     while tokens > longest and total(tokens) > limit_mb:
@@ -108,3 +176,27 @@ def fitting_tokens(
         f"memory: training needs about {total(longest) / 1000:.1f} GB for a row of {longest} tokens; "
         f"the budget is {limit_mb / 1000:.1f} GB; {fits}, or raise --budget.memory_gb"
     )
+
+
+def _probe(lengths: Sequence[int], targets: int, prefix: Sequence[int]) -> PackedBatch:
+    """A pack of rows of so many tokens, nothing shared, with `targets` labels at the end of the first."""
+    rows: list[Encoded] = []
+    for length in lengths:
+        weights = [0.0] * (length + 1 - targets) + [1.0] * targets if not rows else [0.0] * (length + 1)
+        rows.append(Encoded(tuple(range(length + 1)), tuple(weights)))
+    return pack(rows, prefix=prefix, share=False)
+
+
+def _saved_bytes(prepared: Prepared, batch: PackedBatch) -> int:
+    """Bytes of the tensors that autograd keeps of one forward pass, each storage once, parameters left out."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in prepared.model.parameters()}
+    saved: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        saved.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        terms = forward(prepared, batch)
+    del terms
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in saved.items() if place not in own)
