@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,27 @@ def test_a_peak_is_seen_where_the_kernel_s_mark_cannot_be_reset(monkeypatch: pyt
         assert peak.look() - before.mb > 150
         del held
     assert peak.mb - before.mb > 150
+
+
+def test_a_watcher_that_read_before_the_peak_and_writes_after_it_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen in CI: the watcher had read a low mark, was put aside, and wrote it over the high one."""
+    asked, answered = threading.Event(), threading.Event()
+    seen = iter([1e6, 2.0])
+
+    def resident() -> float:
+        if threading.current_thread() is threading.main_thread():
+            return next(seen)
+        asked.set()
+        answered.wait()
+        return 1.0
+
+    monkeypatch.setattr(machine, "reset_peak", lambda: False)
+    monkeypatch.setattr(machine, "_resident_mb", resident)
+    with PeakMemory() as peak:
+        assert asked.wait(10)
+        assert peak.look() == 1e6
+        answered.set()
+    assert peak.mb == 1e6
 
 
 def test_the_peak_falls_back_on_the_system_s_account(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,7 @@ class PeakMemory:
     def __init__(self) -> None:
         self.mb = 0.0
         self.gpu_mb = 0.0
+        self._noting = threading.Lock()
         self._done = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -130,13 +131,17 @@ class PeakMemory:
 
     def look(self) -> float:
         """Take note of the peak so far and return it, in MB."""
-        self.mb = max(self.mb, peak_mb() if self._watcher is None else _resident_mb())
+        self._note(peak_mb() if self._watcher is None else _resident_mb())
         self.gpu_mb = max(self.gpu_mb, _gpu_peak_mb())
         return self.mb
 
     def _watch(self) -> None:
         while not self._done.wait(0.02):
-            self.mb = max(self.mb, _resident_mb())
+            self._note(_resident_mb())
+
+    def _note(self, mb: float) -> None:
+        with self._noting:  # the watcher and the block itself both note; neither may overwrite the other's higher mark
+            self.mb = max(self.mb, mb)
 
 
 _measuring: list[PeakMemory] = []
