@@ -266,6 +266,21 @@ def test_a_rung_that_does_not_fit_into_memory_is_told_and_passed_over(
         tunesmith.climb(toy_task(output_dir="runs/none"), rungs=["lora"], minutes=10, memory_gb=0.01)
 
 
+@pytest.mark.parametrize(
+    ("values", "tried", "chosen"),
+    [([0.5, 0.4, 0.6, 0.6, 0.5], [1, 2, 4, 8, 16], 4), ([0.5, 0.4, 0.5, 0.9], [1, 2, 4], 1), ([0.1, 0.2], [1, 2], 2)],
+)
+def test_one_disappointment_does_not_end_the_search_for_shots(
+    values: list[float], tried: list[int], chosen: int, toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coming = iter(values)
+    monkeypatch.setattr(_rungs, "_calibrated", lambda bench, prompting, probe: (next(coming), prompting, None))
+    monkeypatch.setattr(_rungs, "_room", lambda *_: 2 ** (len(values) - 1))
+    told = tunesmith.climb(toy_task(), rungs=["few_shot"], minutes=10)
+    assert [one["shots"] for one in told["rungs"][0]["race"]] == tried
+    assert told["rungs"][0]["config"]["shots"] == chosen
+
+
 def test_rungs_go_from_cheap_to_dear_whatever_order_they_are_given_in(toy_task: ToyTask) -> None:
     project = tunesmith.load(toy_task(rungs=["full", "lora", "zero_shot", "lora"]))
     assert climb.rungs_of(project) == ["zero_shot", "lora", "full"]

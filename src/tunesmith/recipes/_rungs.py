@@ -29,6 +29,8 @@ from tunesmith.recipes._work import Examples, Model
 
 PROMPT_RUNGS = ("zero_shot", "few_shot")
 MOST_SHOTS = 128
+PATIENCE = 2
+"""Numbers of shots in a row that may bring nothing: on a hundred rows one disappointment is often chance."""
 PROBE_ROWS, FEWEST_PROBE_ROWS, PROBE_SHARE = 96, 16, 0.2
 """Validation rows on which a number of shots is tried; fewer where that takes more than its share of the time."""
 
@@ -81,7 +83,7 @@ def zero_shot(bench: Bench, folder: Path) -> Tried:
 def few_shot(bench: Bench, folder: Path, seconds: float) -> Tried:
     """Put worked examples into the prompt, for labels with the prompt's leaning taken out or not.
 
-    Twice as many each time, until the context is full, the score no longer rises or the time is up.
+    Twice as many each time, until the context is full, the score has twice not risen or the time is up.
     """
     until = time.monotonic() + seconds - bench.seconds_per_query * len(bench.validation) * 2
     with _priced(bench, Outcome("few_shot")) as outcome:
@@ -89,14 +91,16 @@ def few_shot(bench: Bench, folder: Path, seconds: float) -> Tried:
         affordable = int(PROBE_SHARE * seconds / bench.seconds_per_query) if bench.seconds_per_query else PROBE_ROWS
         probe = bench.validation[: max(FEWEST_PROBE_ROWS, min(PROBE_ROWS, affordable))]
         best: tuple[float, Prompting, Answers] | None = None
-        k, most = 1, _room(bench, pool, seed)
-        while k <= most and (best is None or time.monotonic() < until):
+        k, most, misses = 1, _room(bench, pool, seed), 0
+        while k <= most and misses < PATIENCE and (best is None or time.monotonic() < until):
             shots = tuple(pool.choose(None, k, "balanced" if bench.labels else "random", seed))
             value, prompting, answers = _calibrated(bench, Prompting(shots), probe)
             outcome.race.append({"shots": k, "calibrated": bool(prompting.offsets), "value": value})
-            if best is not None and value <= best[0]:
-                break
-            best, k = (value, prompting, answers), 2 * k
+            if best is None or value > best[0]:
+                best, misses = (value, prompting, answers), 0
+            else:
+                misses += 1
+            k *= 2
         if best is None:
             raise NoRoom("not one example fits into the context beside the longest question")
         prompting = best[1]
