@@ -35,6 +35,17 @@ def test_balanced_takes_each_label_once_before_any_twice() -> None:
         assert {shot.output for shot in chosen[start : start + 3]} == {"red", "green", "blue"}
 
 
+def test_balanced_takes_every_mixture_of_entities_once_before_any_twice() -> None:
+    tags = {"none": ("O", "O"), "person": ("B-person", "I-person"), "both": ("B-place", "B-person")}
+    pool = [
+        Labelled("", tokens=(kind, str(n)), tags=tags[kind])
+        for kind, count in (("none", 40), ("person", 5), ("both", 3))
+        for n in range(count)
+    ]
+    chosen = [shot.tokens[0] for shot in Shots(pool).choose(None, 9, "balanced")]
+    assert [sorted(chosen[at : at + 3]) for at in (0, 3, 6)] == [["both", "none", "person"]] * 3
+
+
 def test_balanced_is_no_fixed_turn_of_labels() -> None:
     chosen = [shot.output for shot in Shots(POOL).choose(None, 12, "balanced", seed=1)]
     assert chosen != chosen[:3] * 4

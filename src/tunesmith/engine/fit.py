@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -87,7 +87,20 @@ class Job:
 
     @cached_property
     def pack_tokens(self) -> int:
-        """Flat tokens a pack may hold within the memory budget; raises Mistake when none fit."""
+        """Flat tokens a pack may hold within the memory budget; raises Mistake when none fit.
+
+        Where the longest row fits only if layers are computed again in the backward pass, they will be.
+        """
+        try:
+            return self._fitting_tokens()
+        except memory.DoesNotFit:
+            if not self.prepared.ours or self.prepared.recompute:
+                raise
+        self.prepared = replace(self.prepared, recompute=True)
+        del self.kept
+        return self._fitting_tokens()
+
+    def _fitting_tokens(self) -> int:
         targets = sum(map(_targets, self.rows)) / max(1, sum(len(row.ids) for row in self.rows))
         return memory.fitting_tokens(
             self.prepared,
@@ -153,7 +166,8 @@ class Job:
         trained, total = sum(map(_targets, self.rows)), sum(len(row.ids) for row in self.rows)
         if not trained:
             raise Mistake("no token of any row is trained; expected answers; look at `tunesmith data check`")
-        told = memory.estimate(self.prepared, self.kept, self.dearest_pack(), **self._training)
+        dearest = self.dearest_pack()  # chooses how the model is prepared, too
+        told = memory.estimate(self.prepared, self.kept, dearest, **self._training)
         return {
             "rows": len(self.rows),
             "rows_sha256": _digest(self.rows),
@@ -165,6 +179,7 @@ class Job:
             "steps": self.plan.steps,
             "rows_a_step": self.rows_a_step,
             "pack_tokens": self.pack_tokens,
+            "recompute": self.prepared.recompute,
             "epochs": round(self.plan.steps * self.rows_a_step / len(self.rows), 3),
             "learning_rate": self.plan.learning_rate,
             "trainable_parameters": sum(p.numel() for p in self.trained),

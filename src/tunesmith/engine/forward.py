@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from tunesmith.engine import head
 from tunesmith.engine.attention import Cache, Context, spans
 from tunesmith.engine.packing import PackedBatch
 from tunesmith.engine.prepare import Prepared
@@ -22,23 +24,36 @@ class Terms:
 
 def logits(prepared: Prepared, batch: PackedBatch, index: Tensor, cache: Cache | None = None) -> Tensor:
     """Logits `[len(index), vocabulary]` (float32) at the flat positions `index`; the others are never computed."""
-    context = Context(spans(batch.segments), prepared.dtype, cache)
-    output = prepared.model(
-        input_ids=batch.tokens.unsqueeze(0),
-        position_ids=batch.positions.unsqueeze(0),
-        use_cache=False,
-        packed=context,
-        logits_to_keep=index,
-    )
-    scores: Tensor = output.logits[0].float()
-    return scores
+    if prepared.ours:
+        scores: Tensor = prepared.head(_hidden(prepared, batch, index, cache))
+        return scores.float()
+    output = prepared.model(**_inputs(prepared, batch, cache), logits_to_keep=index)
+    return output.logits[0].float()  # type: ignore[no-any-return]  # of transformers
 
 
 def forward(prepared: Prepared, batch: PackedBatch) -> Terms:
     """Log-probabilities of a batch's labels; positions that predict several labels are computed once."""
     batch = batch.to(prepared.device)
     index, back = torch.unique(batch.index, return_inverse=True)
+    if prepared.ours and head.fits(prepared.head):
+        hidden = _hidden(prepared, batch, index)
+        return Terms(*head.label_logprobs(hidden, prepared.head.weight, back, batch.labels))
     scores = logits(prepared, batch, index)
     normaliser = torch.logsumexp(scores, dim=-1)
     logprobs = scores[back, batch.labels] - normaliser[back]
     return Terms(logprobs, scores.detach().argmax(-1)[back] == batch.labels)
+
+
+def _hidden(prepared: Prepared, batch: PackedBatch, index: Tensor, cache: Cache | None = None) -> Tensor:
+    """The last hidden states `[len(index), hidden]` at the flat positions `index`, of a model whose layers are ours."""
+    output = prepared.model.model(**_inputs(prepared, batch, cache, keep=index))
+    return output.last_hidden_state[0]  # type: ignore[no-any-return]  # of transformers
+
+
+def _inputs(prepared: Prepared, batch: PackedBatch, cache: Cache | None, keep: Tensor | None = None) -> dict[str, Any]:
+    return {
+        "input_ids": batch.tokens.unsqueeze(0),
+        "position_ids": batch.positions.unsqueeze(0),
+        "use_cache": False,
+        "packed": Context(spans(batch.segments), prepared.dtype, cache, keep, prepared.recompute),
+    }

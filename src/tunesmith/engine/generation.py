@@ -104,6 +104,7 @@ def _groups(rows: Sequence[Encoded], max_tokens: int, prefix_length: int) -> lis
 
 def _decode(prepared: Prepared, tokens: Tensor, cache: Cache) -> Tensor:
     """Feed one token a row; returns the logits of the next, `[rows, vocabulary]`."""
+    cache.make_room()
     output = prepared.model(
         input_ids=tokens.unsqueeze(0),
         position_ids=cache.lengths.unsqueeze(0),

@@ -10,7 +10,7 @@ and what the process holds already. What is not kept but lies there for a moment
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded
-from tunesmith.engine.attention import spans
+from tunesmith.engine import head
+from tunesmith.engine.attention import KEPT_KEYS, TILE, spans
 from tunesmith.engine.forward import forward
 from tunesmith.engine.packing import PackedBatch, pack
 from tunesmith.engine.prepare import Prepared
@@ -31,6 +32,10 @@ WORKING_LAYERS = 1.0
 """What a layer's backward pass needs for itself, in terms of what a layer keeps: a gradient beside each activation."""
 LOGITS_AT_ONCE = 3
 """Tensors of the size of the logits, float32, beside the logits themselves while their gradient is computed."""
+LOGITS_OF_A_BLOCK = 10
+"""Bytes a number of a block of logits that is gone before the next is made: as product, as float32, as probability."""
+SCORES_AT_ONCE = 3
+"""Tensors of the size of a tile's attention scores, float32, while they are made or their gradient is."""
 HOLES = 1.3
 """Resident memory over live: freed blocks stay with the process, and do not fit packs of other sizes."""
 _PROBE = 16
@@ -42,33 +47,40 @@ class DoesNotFit(Mistake):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What of a pack costs memory: flat tokens, pairs of a token and one that it may look at, and targets."""
+    """What of a pack costs memory: flat tokens, pairs of a token and one it looks at, as far as kept, and targets."""
 
     tokens: int
     pairs: int
     targets: int
+    most_keys: int = 0
 
     @classmethod
     def of(cls, batch: PackedBatch) -> Shape:
         """The shape of a pack that is there."""
-        lengths = [(span.stop - span.start, sum(b - a for a, b in span.keys)) for span in spans(batch.segments)]
+        found = spans(batch.segments)
+        pairs = sum(span.pairs[0] * span.pairs[1] for span in found if span.kept)
         targets = len(torch.unique(batch.index))
-        return cls(len(batch.tokens), sum(length * keys for length, keys in lengths), targets)
+        return cls(len(batch.tokens), pairs, targets, max(span.pairs[1] for span in found))
 
     @classmethod
     def full(cls, tokens: int, longest: int, targets_share: float) -> Shape:
         """A pack of `tokens` in rows as long as the longest, the dearest there can be."""
-        return cls(tokens, tokens * min(longest, tokens), max(1, round(tokens * targets_share)))
+        most_keys = min(longest, tokens)
+        return cls(tokens, tokens * min(most_keys, KEPT_KEYS), max(1, round(tokens * targets_share)), most_keys)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Bytes that autograd keeps of a pack: whatever its size, a token, a pair, and a target."""
+    """Bytes that autograd keeps of a pack: whatever its size, a token, a pair, and a target.
+
+    `again` is the same where layers keep their input alone and are computed again, one at a time, in the backward pass.
+    """
 
     fixed: float
     token: float
     pair: float
     target: float
+    again: Kept | None = None
 
     def bytes(self, shape: Shape) -> float:
         """What a pack of this shape keeps."""
@@ -115,6 +127,11 @@ def count(prepared: Prepared, prefix: Sequence[int] = ()) -> Kept:
         _probe([2 * _PROBE], 1, prefix),
         _probe([_PROBE], _PROBE // 2, prefix),
     ]
+    plain = _solved(replace(prepared, recompute=False), packs)
+    return replace(plain, again=_solved(prepared, packs)) if prepared.recompute else plain
+
+
+def _solved(prepared: Prepared, packs: Sequence[PackedBatch]) -> Kept:
     shapes = [Shape.of(batch) for batch in packs]
     devices = [prepared.device] if prepared.device.type == "cuda" else []
     prepared.model.train()
@@ -136,10 +153,20 @@ def estimate(
     config: Any = prepared.model.config.get_text_config()
     slots = OPTIMIZER_SLOTS.get(optimizer, 2)
     trained = 4 * trainable * (1 + slots + (1 + slots) + int(validated))
-    logits = shape.targets * (kept.target + 4 * config.vocab_size * LOGITS_AT_ONCE)
-    inside = kept.bytes(shape) - kept.target * shape.targets
-    working = WORKING_LAYERS * (inside - kept.fixed) / config.num_hidden_layers
-    return Estimate(held_mb(), trained / MB, HOLES * (inside + working) / MB, HOLES * logits / MB)
+    layer = (kept.bytes(shape) - kept.target * shape.targets - kept.fixed) / config.num_hidden_layers
+    working = WORKING_LAYERS * layer + (layer if kept.again else 0.0)
+    working += SCORES_AT_ONCE * 4 * config.num_attention_heads * min(TILE, shape.tokens) * shape.most_keys
+    stays = kept.again or kept
+    inside = stays.bytes(shape) - stays.target * shape.targets
+    return Estimate(held_mb(), trained / MB, HOLES * (inside + working) / MB, HOLES * _logits(prepared, kept, shape) / MB)
+
+
+def _logits(prepared: Prepared, kept: Kept, shape: Shape) -> float:
+    """Bytes of logits and what is made of them, all at once or a block at a time."""
+    vocabulary = prepared.model.config.get_text_config().vocab_size
+    if prepared.ours and head.fits(prepared.head):
+        return shape.targets * kept.target + min(shape.targets, head.BLOCK) * vocabulary * LOGITS_OF_A_BLOCK
+    return shape.targets * (kept.target + 4 * vocabulary * LOGITS_AT_ONCE)
 
 
 def fitting_tokens(

@@ -10,7 +10,7 @@ from torch import nn
 
 from tunesmith.core.errors import Mistake
 from tunesmith.core.machine import inspect
-from tunesmith.engine import attention
+from tunesmith.engine import attention, layer
 from tunesmith.engine.linear import Embedding, Linear, replace
 
 Precision = Literal["auto", "bfloat16", "float32"]
@@ -18,11 +18,21 @@ Precision = Literal["auto", "bfloat16", "float32"]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model that takes packed batches. `dtype` is the precision of frozen weights and of products."""
+    """A model that takes packed batches. `dtype` is the precision of frozen weights and of products.
+
+    `ours` says that all its layers are the engine's own, `recompute` that training keeps only each layer's input.
+    """
 
     model: Any
     dtype: torch.dtype
     device: torch.device
+    ours: bool = False
+    recompute: bool = False
+
+    @property
+    def head(self) -> Any:
+        """The layer that makes logits of hidden states."""
+        return self.model.get_output_embeddings()
 
     @property
     def vocabulary(self) -> int:
@@ -49,7 +59,7 @@ def prepare(model: Any, precision: Precision = "auto") -> Prepared:
     replace(model, dtype)
     _store_at(model, dtype)
     model.to(device).eval()
-    return Prepared(model, dtype, device)
+    return Prepared(model, dtype, device, ours=layer.substitute(model))
 
 
 def product_precision(precision: Precision) -> torch.dtype:

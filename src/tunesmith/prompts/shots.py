@@ -32,7 +32,8 @@ class Shots:
 
         ``random`` and ``balanced`` do not look at the record, so that all rows share their shots, and the first 4 of
         8 are the 4. ``balanced`` takes each label once before any twice, in an order shuffled anew each round: labels
-        that simply took turns would be a pattern for the model to go on with. ``similar`` puts those most like the
+        that simply took turns would be a pattern for the model to go on with. The label of tagged words is which kinds
+        of entities they have: most sentences have none, and teach only to find none. ``similar`` puts those most like the
         record by BM25 (Robertson & Zaragoza 2009) nearest to it, at the end (Liu et al. 2022, arXiv:2101.06804).
 
         An example that asks just what the record asks is never chosen: it would give the answer away. Raises Mistake
@@ -122,4 +123,7 @@ def question(record: Record) -> str:
 
 
 def _label(record: Record) -> str:
-    return record.output if isinstance(record, Labelled) else ""
+    """What a balanced choice balances: the label; of tagged words, which kinds of entities there are."""
+    if isinstance(record, Chat):
+        return ""
+    return record.output or ", ".join(sorted({tag[2:] for tag in record.tags} - {""}))

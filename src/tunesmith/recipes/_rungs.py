@@ -93,7 +93,7 @@ def few_shot(bench: Bench, folder: Path, seconds: float) -> Tried:
         best: tuple[float, Prompting, Answers] | None = None
         k, most, misses = 1, _room(bench, pool, seed), 0
         while k <= most and misses < PATIENCE and (best is None or time.monotonic() < until):
-            shots = tuple(pool.choose(None, k, "balanced" if bench.labels else "random", seed))
+            shots = tuple(pool.choose(None, k, "balanced", seed))
             value, prompting, answers = _calibrated(bench, Prompting(shots), probe)
             outcome.race.append({"shots": k, "calibrated": bool(prompting.offsets), "value": value})
             if best is None or value > best[0]:
@@ -208,7 +208,7 @@ def _room(bench: Bench, pool: Shots, seed: int) -> int:
     context = context_length(bench.model.loaded.model.config)
     questions = bench.model.template.prompts(answerer.prompts(bench.validation, Prompting()))
     longest = max(map(len, questions)) + module.max_new_tokens(config)
-    shots = pool.choose(None, MOST_SHOTS, "balanced" if bench.labels else "random", seed)
+    shots = pool.choose(None, MOST_SHOTS, "balanced", seed)
     turns = [module.conversation(shot, config) for shot in shots]
     return fitting_shots(turns, longest, bench.model.template, context)
 

@@ -1,0 +1,167 @@
+"""The decoder layer of the Llama family, made of few large steps that keep only what their backward passes need.
+
+``x + attention(norm(x))``, then ``x + mlp(norm(x))``: the form that Llama, Mistral, Qwen 2 and Qwen 3 have in common
+(SmolLM, TinyLlama, Yi and many others are of these types). Ours takes the place of transformers' own with the very same
+children and parameters, so methods, saving and names know no difference. Any other model runs with its own layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tunesmith.engine.attention import Context, attention
+from tunesmith.engine.products import ROWS, gated, join, onto, parallel
+
+FAMILY = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
+
+
+class DecoderLayer(nn.Module):
+    """A layer over packed tokens; `packed.keep`, in the last layer, narrows what comes after attention to those."""
+
+    self_attn: Any
+    mlp: Any
+    last: bool
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        packed: Context | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """Map `hidden_states [1, tokens, hidden]` to the same, `[1, kept tokens, hidden]` in a narrowed last layer."""
+        if packed is None or position_embeddings is None:
+            raise RuntimeError(
+                "this model was prepared for Tunesmith's engine; call engine.forward.forward(model, batch)"
+            )
+        turn = tuple(one[0] for one in position_embeddings)
+        if packed.recompute and torch.is_grad_enabled():
+            out = checkpoint(self._through, hidden_states[0], turn, packed, use_reentrant=False)
+        else:
+            out = self._through(hidden_states[0], turn, packed)
+        return out.unsqueeze(0)
+
+    def _through(self, x: Tensor, turn: tuple[Tensor, Tensor], packed: Context) -> Tensor:
+        seen, mlp = self.self_attn, self.mlp
+        looked = self._attend(normed(x, self.input_layernorm, packed.dtype), turn, packed)
+        if self.last and packed.keep is not None:
+            x, looked = x[packed.keep], looked[packed.keep]
+        x = onto(x, looked, seen.o_proj)
+        active = gated(normed(x, self.post_attention_layernorm, packed.dtype), mlp.gate_proj, mlp.up_proj, mlp.act_fn)
+        return onto(x, active, mlp.down_proj)
+
+    def _attend(self, x: Tensor, turn: tuple[Tensor, Tensor], packed: Context) -> Tensor:
+        own, size = self.self_attn, self.self_attn.head_dim
+        joined = parallel(x, own.q_proj, own.k_proj, own.v_proj)
+        groups = joined.shape[1] // size // (own.num_key_value_groups + 2)
+        heads = groups * own.num_key_value_groups
+        if hasattr(own, "q_norm"):
+            queries, keys, values = joined.view(len(x), -1, size).split([heads, groups, groups], dim=1)
+            joined = torch.cat([own.q_norm(queries), own.k_norm(keys), values], dim=1).flatten(1)
+        joined = _Rotary.apply(joined, *turn, heads + groups)  # type: ignore[no-untyped-call]  # of torch
+        out = attention(
+            joined.view(len(x), -1, size),
+            heads,
+            packed,
+            layer=own.layer_idx,
+            scale=own.scaling,
+            window=_window(own),
+            dropout=own.attention_dropout if self.training else 0.0,
+        )
+        return out.flatten(1).to(packed.dtype)
+
+
+def normed(x: Tensor, norm: Any, dtype: torch.dtype) -> Tensor:
+    """RMSNorm of `x [tokens, hidden]` (float32), computed in float32 and given as `dtype` (arXiv 1910.07467, eq. 4)."""
+    out: Tensor = _Norm.apply(x, norm.weight, norm.variance_epsilon, dtype)  # type: ignore[no-untyped-call]  # of torch
+    return out
+
+
+def substitute(model: nn.Module) -> bool:
+    """Put ours in the place of every layer of the family; says whether all of the model's layers are ours now."""
+    layers: Any = getattr(getattr(model, "model", None), "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        return False
+    for place, layer in enumerate(layers):
+        if type(layer).__name__ in FAMILY:
+            ours = DecoderLayer.__new__(DecoderLayer)
+            ours.__dict__.update(layer.__dict__)
+            layers[place] = ours
+    if not all(isinstance(layer, DecoderLayer) for layer in layers):
+        return False
+    for place, layer in enumerate(layers):
+        layer.last = place == len(layers) - 1
+        join([layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj])
+        join([layer.mlp.gate_proj, layer.mlp.up_proj])
+    return True
+
+
+def _window(own: Any) -> int | None:
+    """How far a query sees back: Qwen says it layer by layer, Mistral for the whole model, Llama has none."""
+    if hasattr(own, "sliding_window"):
+        found: int | None = own.sliding_window
+        return found
+    return getattr(own.config, "sliding_window", None)
+
+
+class _Norm(torch.autograd.Function):
+    """y = x̂ w with x̂ = x / rms(x); dx = (g w − x̂ mean(g w x̂)) / rms(x), dw = Σ g x̂."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
+        out = torch.empty(x.shape, dtype=dtype, device=x.device)
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        for block, into, by in zip(x.split(ROWS), out.split(ROWS), scale.split(ROWS), strict=True):
+            into.copy_((block * by).mul_(weight))
+        ctx.save_for_backward(x, weight, scale)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        back = torch.empty_like(x)
+        learned = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        blocks = (one.split(ROWS) for one in (x, grad, scale, back))
+        for block, g, by, into in zip(*blocks, strict=True):
+            unit, g = block * by, g.float()
+            if learned is not None:
+                learned += (g * unit).sum(0)
+            g = g * weight
+            torch.sub(g, unit * (g * unit).mean(-1, keepdim=True), out=into).mul_(by)
+        return back, learned, None, None
+
+
+class _Rotary(torch.autograd.Function):
+    """Turn the first `count` heads by their positions, in place (arXiv 2104.09864, eq. 34); backward turns them back.
+
+    `joined [tokens, heads · size]` float32; `cos` and `sin [tokens, size]`, of which both halves are the same.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, joined: Tensor, cos: Tensor, sin: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.count = count
+        ctx.mark_dirty(joined)
+        return _turn(joined, cos, sin, count)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return _turn(grad.clone(), cos, -sin, ctx.count), None, None, None
+
+
+def _turn(joined: Tensor, cos: Tensor, sin: Tensor, count: int) -> Tensor:
+    half = cos.shape[-1] // 2
+    c, s = cos[:, None, :half].float(), sin[:, None, :half].float()
+    heads = joined.view(len(joined), -1, 2 * half)
+    first, second = heads[:, :count, :half], heads[:, :count, half:]
+    turned = (first * c).addcmul_(second, s, value=-1)
+    second.mul_(c).addcmul_(first, s)
+    first.copy_(turned)
+    return joined
+
+

@@ -1,0 +1,278 @@
+"""The products of a decoder layer, each one node of the graph that keeps only what its backward pass needs.
+
+Layers that read the same input (queries, keys and values; gate and up) are one product, their adapters' A matrices side
+by side. With frozen weights `W` and an adapter of rank `r`, ``y = x Wᵀ + s (x Aᵀ) Bᵀ``: the first product runs at the
+weights' precision, the delta and the sum in float32 (LoRA, arXiv 2106.09685, eq. 3). Backward, with `g` the gradient of
+`y`: ``dx = g W + s (g B) A``, ``dB = s gᵀ (x Aᵀ)``, ``dA = s (g B)ᵀ x``. Kept are `x` at product precision and
+``x Aᵀ [tokens, r]``; no output is.
+
+What is float32 only for a moment is made a block of rows at a time, so that it stays in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tunesmith.engine.linear import Linear
+from tunesmith.methods.lora import LoraLinear
+
+ROWS = 256
+"""Rows in a block: a block of a layer's widest activations in float32 is a few MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Linear layers over one input: `weight [sum of widths, in]`, and each one's adapter strength (0 without one)."""
+
+    weight: Tensor
+    widths: tuple[int, ...]
+    strengths: tuple[float, ...]
+
+    @property
+    def parts(self) -> Iterator[tuple[slice, float]]:
+        """Columns of the output and strength of each layer."""
+        start = 0
+        for width, strength in zip(self.widths, self.strengths, strict=True):
+            yield slice(start, start + width), strength
+            start += width
+
+
+Factors = Sequence[Tensor | None]
+"""A and B of every layer of a product in turn, None where it has no adapter."""
+
+
+def parallel(x: Tensor, *layers: nn.Module) -> Tensor:
+    """The outputs of layers over the same `x [tokens, in]`, side by side: `[tokens, sum of outs]`, float32."""
+    found = _product(layers)
+    if found is None:
+        return torch.cat([layer(x.float()) for layer in layers], dim=-1)
+    product, factors = found
+    out: Tensor = _Parallel.apply(x, product, *factors)  # type: ignore[no-untyped-call]  # of torch
+    biases = [_plain(layer).bias for layer in layers]
+    if all(bias is None for bias in biases):
+        return out
+    zeros = (out.new_zeros(width) for width in product.widths)
+    return out + torch.cat([zero if bias is None else bias for bias, zero in zip(biases, zeros, strict=True)])
+
+
+def onto(residual: Tensor, x: Tensor, layer: nn.Module) -> Tensor:
+    """``residual + layer(x)``, `[tokens, hidden]` float32, of `x [tokens, in]`."""
+    found = _product([layer])
+    if found is None:
+        return residual + layer(x.float())
+    out: Tensor = _Onto.apply(residual, x, found[0], *found[1])  # type: ignore[no-untyped-call]  # of torch
+    bias = _plain(layer).bias
+    return out if bias is None else out + bias
+
+
+def gated(x: Tensor, gate: nn.Module, up: nn.Module, act: nn.Module) -> Tensor:
+    """``act(gate(x)) * up(x)`` of `x [tokens, in]`, at the precision of products (SwiGLU, arXiv 2002.05202, eq. 5)."""
+    found = _product([gate, up]) if _is_silu(act) and _plain(gate).bias is None and _plain(up).bias is None else None
+    if found is None:
+        wide = x.float()
+        return (act(gate(wide)) * up(wide)).to(x.dtype)
+    out: Tensor = _Gated.apply(x, found[0], *found[1])  # type: ignore[no-untyped-call]  # of torch
+    return out
+
+
+def join(layers: Sequence[nn.Module]) -> None:
+    """Lay the weights of linear layers end to end in memory, so that `parallel` can take them as one matrix."""
+    weights = [layer.weight for layer in layers if type(layer) is Linear]
+    if len(weights) != len(layers) or len({(w.dtype, w.shape[1]) for w in weights}) > 1 or _joined(weights) is not None:
+        return
+    together = torch.cat([weight.data for weight in weights])
+    start = 0
+    for weight in weights:
+        weight.data = together[start : start + len(weight)]
+        start += len(weight)
+
+
+def _product(layers: Sequence[nn.Module]) -> tuple[Product, Factors] | None:
+    """The layers as one product, None unless each is a frozen linear layer of ours, with or without a LoRA adapter."""
+    weights, factors, strengths = [], [], []
+    for layer in layers:
+        adapter = layer if type(layer) is LoraLinear else None
+        linear = _plain(layer)
+        if type(linear) is not Linear or linear.weight.requires_grad or linear.weight.dtype != linear.compute:
+            return None
+        if adapter is not None and adapter.dropout and adapter.training:
+            return None
+        weights.append(linear.weight)
+        factors += [None, None] if adapter is None else [adapter.lora_A, adapter.lora_B]
+        strengths.append(0.0 if adapter is None else adapter.scaling)
+    weight = weights[0] if len(weights) == 1 else _joined(weights)
+    if weight is None:
+        return None
+    return Product(weight.detach(), tuple(map(len, weights)), tuple(strengths)), factors
+
+
+def _plain(layer: nn.Module) -> Any:
+    """The linear layer inside an adapter, or the layer itself."""
+    return layer.base if type(layer) is LoraLinear else layer
+
+
+def _joined(weights: Sequence[Tensor]) -> Tensor | None:
+    """Matrices that lie end to end in memory as one, None if they do not."""
+    for one, next_ in pairwise(weights):
+        if one.untyped_storage().data_ptr() != next_.untyped_storage().data_ptr():
+            return None
+        if one.data_ptr() + one.numel() * one.element_size() != next_.data_ptr():
+            return None
+    width = weights[0].shape[1]
+    return weights[0].detach().as_strided((sum(map(len, weights)), width), (width, 1))
+
+
+def _is_silu(act: nn.Module) -> bool:
+    return type(act).__name__ in {"SiLU", "SiLUActivation"}
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    for start in range(0, rows, ROWS):
+        yield slice(start, min(start + ROWS, rows))
+
+
+def _down(x: Tensor, factors: Factors) -> Tensor | None:
+    """``x Aᵀ`` of all adapters side by side, `[tokens, sum of ranks]` float32; None when there are none."""
+    given = [a for a in factors[::2] if a is not None]
+    if not given:
+        return None
+    matrix = torch.cat(given) if len(given) > 1 else given[0]
+    low = torch.empty(len(x), len(matrix), dtype=torch.float32, device=x.device)
+    for rows in _blocks(len(x)):
+        torch.mm(x[rows].float(), matrix.T, out=low[rows])
+    return low
+
+
+def _add(out: Tensor, low: Tensor, product: Product, factors: Factors) -> None:
+    """Add the adapters' deltas to `out [rows, sum of widths]` (float32), in place; `low` are the same rows'."""
+    place = 0
+    for (columns, strength), b in zip(product.parts, factors[1::2], strict=True):
+        if b is not None:
+            out[:, columns].addmm_(low[:, place : place + b.shape[1]], b.T, alpha=strength)
+            place += b.shape[1]
+
+
+class _Beside:
+    """Gradients of the adapters beside a product, gathered a block of rows at a time."""
+
+    def __init__(self, product: Product, x: Tensor, low: Tensor | None, factors: Factors) -> None:
+        self.product, self.x, self.low, self.factors = product, x, low, factors
+        self.back = None if low is None else torch.empty_like(low)
+        self.ups = [None if b is None else torch.zeros_like(b) for b in factors[1::2]]
+
+    def gather(self, rows: slice, grad: Tensor) -> None:
+        """Take in the gradient of some rows of the product's output, `[rows, sum of widths]` float32."""
+        if self.low is None or self.back is None:
+            return
+        place = 0
+        for (columns, strength), b, up in zip(self.product.parts, self.factors[1::2], self.ups, strict=True):
+            if b is None or up is None:
+                continue
+            ranks = slice(place, place + b.shape[1])
+            torch.mm(grad[:, columns], b, out=self.back[rows, ranks]).mul_(strength)
+            up.addmm_(grad[:, columns].T, self.low[rows, ranks], alpha=strength)
+            place += b.shape[1]
+
+    def finish(self, through: Tensor | None) -> list[Tensor | None]:
+        """Gradients of the factors, in order; what goes through the adapters to `x` is added to `through`."""
+        if self.back is None:
+            return [None] * len(self.factors)
+        given = [a for a in self.factors[::2] if a is not None]
+        matrix = torch.cat(given) if len(given) > 1 else given[0]
+        if through is not None:
+            through.addmm_(self.back.to(through.dtype), matrix.to(through.dtype))
+        downs = torch.zeros_like(matrix)
+        for rows in _blocks(len(self.x)):
+            downs.addmm_(self.back[rows].T, self.x[rows].float())
+        each = iter(downs.split([len(a) for a in given]))
+        return [one for up in self.ups for one in ((None, None) if up is None else (next(each), up))]
+
+
+class _Parallel(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
+        out = functional.linear(x, product.weight).float()
+        low = _down(x, factors)
+        if low is not None:
+            _add(out, low, product, factors)
+        ctx.product = product
+        ctx.save_for_backward(x if low is not None else None, low, *factors)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, low, *factors = ctx.saved_tensors
+        weight = ctx.product.weight
+        through = torch.mm(grad.to(weight.dtype), weight) if ctx.needs_input_grad[0] else None
+        beside = _Beside(ctx.product, x, low, factors)
+        beside.gather(slice(0, len(grad)), grad)
+        return through, None, *beside.finish(through)
+
+
+class _Onto(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, residual: Tensor, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
+        out = residual + functional.linear(x, product.weight)
+        low = _down(x, factors)
+        if low is not None:
+            _add(out, low, product, factors)
+        ctx.product = product
+        ctx.save_for_backward(x if low is not None else None, low, *factors)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, low, *factors = ctx.saved_tensors
+        weight = ctx.product.weight
+        through = torch.mm(grad.to(weight.dtype), weight) if ctx.needs_input_grad[1] else None
+        beside = _Beside(ctx.product, x, low, factors)
+        beside.gather(slice(0, len(grad)), grad)
+        return grad, through, None, *beside.finish(through)
+
+
+class _Gated(torch.autograd.Function):
+    """silu(g) ∘ u; with σ = sigmoid(g): dg = d ∘ u ∘ (σ + g σ (1 − σ)), du = d ∘ g σ."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
+        both = functional.linear(x, product.weight)
+        width = product.widths[0]
+        low = _down(x, factors)
+        if low is None and not ctx.needs_input_grad[0]:
+            return functional.silu(both[:, :width]).mul_(both[:, width:])
+        out = torch.empty(len(x), width, dtype=both.dtype, device=x.device)
+        for rows in _blocks(len(x)):
+            block = both[rows].float()
+            if low is not None:
+                _add(block, low[rows], product, factors)
+                both[rows] = block
+            out[rows] = functional.silu(block[:, :width]).mul_(block[:, width:])
+        ctx.product = product
+        ctx.save_for_backward(x if low is not None else None, low, both, *factors)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, low, both, *factors = ctx.saved_tensors
+        width = ctx.product.widths[0]
+        beside = _Beside(ctx.product, x, low, factors)
+        pair = torch.empty_like(both)
+        for rows in _blocks(len(both)):
+            gate, up = both[rows].float().split(width, dim=1)
+            through, share = grad[rows].float(), torch.sigmoid(gate)
+            active = gate * share
+            block = torch.empty(len(gate), 2 * width, dtype=torch.float32, device=gate.device)
+            torch.mul(through, active, out=block[:, width:])
+            slope = active.neg().mul_(share).add_(active).add_(share)
+            torch.mul(slope.mul_(up), through, out=block[:, :width])
+            beside.gather(rows, block)
+            pair[rows] = block
+        back = torch.mm(pair, ctx.product.weight) if ctx.needs_input_grad[0] else None
+        return back, None, *beside.finish(back)
