@@ -122,8 +122,8 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_the_layers_one_by_one(
     kind: str, toy_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, batch = toy_model(kind), _batch(rows=20)
-    exact, wanted = _learned(_adapted(copy.deepcopy(model)), batch)
-    prepared = _adapted(model, "bfloat16")
+    exact, wanted = _learned(_adapted(copy.deepcopy(model), alpha=4), batch)
+    prepared = _adapted(model, "bfloat16", alpha=4)
     together, grads = _learned(prepared, batch)
     monkeypatch.setattr(products, "_product", lambda layers: None)
     alone, single = _learned(prepared, batch)
@@ -178,7 +178,7 @@ def test_what_is_kept_is_what_backward_needs(toy_model: Callable[..., Any]) -> N
     twice_normed = 2 * (4 * hidden + 2 * hidden + 4)  # its input, its output, its scale
     looked = 2 * qkv + 2 * heads * size  # turned queries, keys and values, and what came of them
     mlp = 2 * 2 * config.intermediate_size + 2 * config.intermediate_size  # gate and up, and their product
-    low = 4 * 4 * 7
+    low = 2 * 4 * 7
     token = twice_normed + looked + mlp + low
     pair = 2 * heads
     tokens, pairs = shapes[1].tokens - shapes[0].tokens, shapes[1].pairs - shapes[0].pairs

@@ -119,8 +119,8 @@ def test_products_in_bfloat16_stay_near_those_in_float32(toy_llama: Any) -> None
     exact = _logits(_prepared(copy.deepcopy(toy_llama), "float32"))
     rounded = _logits(_prepared(toy_llama))
     apart = (rounded - exact).abs()
-    # Each of some ten products in a row rounds to 8 bits; the toy's logits are whole nats.
-    assert 0 < float(apart.max()) < 0.03 * float(exact.abs().max())
+    # Each of some ten products in a row rounds to 8 bits, and what lies between two of them; the toy's logits are nats.
+    assert 0 < float(apart.max()) < 0.04 * float(exact.abs().max())
 
 
 def test_tied_weights_stay_one(toy_llama: Any) -> None:

