@@ -85,7 +85,9 @@ def main() -> int:
     speeds = {name: new / run["seconds"] for name, run in runs.items()}
     best = speeds["Tunesmith, bfloat16"]
     lengths = [len(one) for one in given["ids"]]
-    lines = [f"{asked.rows} prompts of {sum(lengths) / len(lengths):.0f} tokens on average, {asked.new} new tokens each"]
+    lines = [
+        f"{asked.rows} prompts of {sum(lengths) / len(lengths):.0f} tokens on average, {asked.new} new tokens each"
+    ]
     lines += [
         f"{name:24s} {speed:6.0f} new tokens/s   ours is {best / speed:.2f} times as fast"
         for name, speed in speeds.items()

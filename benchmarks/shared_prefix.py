@@ -10,11 +10,11 @@ same contexts and continuations in bfloat16 (batches of 8, the fastest of 1, 8 a
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import _peers
@@ -49,7 +49,11 @@ def main() -> int:
     trained = {share: train(project, model.prepared, encoded, share=share) for share in (False, True)}
     from tunesmith.models.source import fetch
 
-    given = {"model": str(fetch(_peers.MODEL)), "contexts": scored["contexts"], "continuations": scored["continuations"]}
+    given = {
+        "model": str(fetch(_peers.MODEL)),
+        "contexts": scored["contexts"],
+        "continuations": scored["continuations"],
+    }
     peer = _peers.child(_peers.python_of("lm_eval"), _peers.HERE / "_lm_eval.py", **given)
     apart = max(abs(a - b) for a, b in zip(together["logprobs"], peer["logprobs"], strict=True))
     speeds = {
@@ -81,7 +85,7 @@ def train(project: Any, prepared: Any, rows: Sequence[Any], *, share: bool) -> f
     optimizer = optimizers.make("adamw", trained, learning_rate=2e-4)
     steps, objective = len(rows) // 32, project.objective
     guard, times = Guard(trained, optimizer), [time.perf_counter()]
-    for _ in run(
+    stepping = run(
         prepared,
         objective.module,
         objective.config,
@@ -89,10 +93,10 @@ def train(project: Any, prepared: Any, rows: Sequence[Any], *, share: bool) -> f
         optimizer,
         Plan(steps, 2e-4),
         guard,
-    ):
-        times.append(time.perf_counter())
+    )
+    times.extend(time.perf_counter() for _ in stepping)
     method.module.detach(prepared.model)
-    return statistics.median(32 / (b - a) for a, b in list(zip(times, times[1:], strict=False))[1:])
+    return statistics.median(32 / (b - a) for a, b in list(pairwise(times))[1:])
 
 
 def scoring(project: Any, model: Any, examples: Any, rows: int, shots: int) -> dict[str, Any]:

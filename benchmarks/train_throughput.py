@@ -121,7 +121,9 @@ def main() -> int:
         f"with {mine['peak_mb'] / one['peak_mb']:.2f} of the memory"
         for name, one in found.items()
     ]
-    lines += [f"{'the wall of products':32s} {limit:6.0f} tokens/s   ours reaches {mine['tokens_a_second'] / limit:.0%}"]
+    lines += [
+        f"{'the wall of products':32s} {limit:6.0f} tokens/s   ours reaches {mine['tokens_a_second'] / limit:.0%}"
+    ]
     peer = found["TRL, its defaults"]["tokens_a_second"]
     speed_of_ours = mine["tokens_a_second"]
     return _peers.told(

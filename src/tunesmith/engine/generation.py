@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from tunesmith.core.records import Encoded
-from tunesmith.engine.attention import Cache, Context
+from tunesmith.engine.cache import Cache
 from tunesmith.engine.forward import logits
 from tunesmith.engine.packing import pack, plan
 from tunesmith.engine.prepare import Prepared
+from tunesmith.engine.tiles import Context
 
 ROWS_AT_ONCE = 32
 """Rows decoded together: a step reads every weight once whatever their number, so more rows cost little."""
@@ -109,7 +110,7 @@ def _decode(prepared: Prepared, tokens: Tensor, cache: Cache) -> Tensor:
         input_ids=tokens.unsqueeze(0),
         position_ids=cache.lengths.unsqueeze(0),
         use_cache=False,
-        packed=Context((), prepared.dtype, cache),
+        packed=Context((), len(tokens), prepared.dtype, prepared.device, cache),
     )
     cache.lengths = cache.lengths + 1
     scores: Tensor = output.logits[0].float()

@@ -1,7 +1,7 @@
 """Log-probabilities of labels straight from the last hidden states: logits exist for a block of positions at a time.
 
-With `z = h Wᵀ`, ``log p(y) = z_y − logsumexp(z)`` and its gradient is ``dh = g (W_y − Σ_v p_v W_v)``. The sum is made in
-the forward pass, while the block's probabilities are at hand, so nothing of the size of the vocabulary is kept and
+With `z = h Wᵀ`, ``log p(y) = z_y − logsumexp(z)`` and its gradient is ``dh = g (W_y − Σ_v p_v W_v)``. The sum is made
+in the forward pass, while the block's probabilities are at hand, so nothing of the size of the vocabulary is kept and
 backward is a scaling. The work is that of the usual way; the memory is that of one block.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from tunesmith.engine.linear import Linear
@@ -19,9 +19,9 @@ BLOCK = 256
 """Positions whose logits exist at a time."""
 
 
-def fits(head: nn.Module) -> bool:
+def fits(head: Any) -> bool:
     """Whether a head is a plain frozen layer, whose gradient is known beforehand."""
-    return type(head) is Linear and head.bias is None and not head.weight.requires_grad
+    return type(head) is Linear and getattr(head, "bias", None) is None and not head.weight.requires_grad
 
 
 def label_logprobs(hidden: Tensor, weight: Tensor, at: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

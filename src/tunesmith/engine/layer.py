@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from tunesmith.engine.attention import Context, attention
+from tunesmith.engine.attention import attention
 from tunesmith.engine.products import ROWS, gated, join, onto, parallel
+from tunesmith.engine.tiles import Context
 
 FAMILY = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
 
@@ -38,9 +40,9 @@ class DecoderLayer(nn.Module):
             raise RuntimeError(
                 "this model was prepared for Tunesmith's engine; call engine.forward.forward(model, batch)"
             )
-        turn = tuple(one[0] for one in position_embeddings)
+        turn = position_embeddings[0][0], position_embeddings[1][0]
         if packed.recompute and torch.is_grad_enabled():
-            out = checkpoint(self._through, hidden_states[0], turn, packed, use_reentrant=False)
+            out: Tensor = checkpoint(self._through, hidden_states[0], turn, packed, use_reentrant=False)
         else:
             out = self._through(hidden_states[0], turn, packed)
         return out.unsqueeze(0)
@@ -60,9 +62,12 @@ class DecoderLayer(nn.Module):
         groups = joined.shape[1] // size // (own.num_key_value_groups + 2)
         heads = groups * own.num_key_value_groups
         if hasattr(own, "q_norm"):
-            queries, keys, values = joined.view(len(x), -1, size).split([heads, groups, groups], dim=1)
+            queries, keys, values = torch.split(joined.view(len(x), -1, size), [heads, groups, groups], dim=1)
             joined = torch.cat([own.q_norm(queries), own.k_norm(keys), values], dim=1).flatten(1)
-        joined = _Rotary.apply(joined, *turn, heads + groups)  # type: ignore[no-untyped-call]  # of torch
+        if torch.is_grad_enabled():
+            joined = _Rotary.apply(joined, *turn, heads + groups)  # type: ignore[no-untyped-call]  # of torch
+        else:
+            joined = _turn(joined, *turn, heads + groups)
         out = attention(
             joined.view(len(x), -1, size),
             heads,
@@ -77,6 +82,8 @@ class DecoderLayer(nn.Module):
 
 def normed(x: Tensor, norm: Any, dtype: torch.dtype) -> Tensor:
     """RMSNorm of `x [tokens, hidden]` (float32), computed in float32 and given as `dtype` (arXiv 1910.07467, eq. 4)."""
+    if not torch.is_grad_enabled():
+        return functional.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon).to(dtype)
     out: Tensor = _Norm.apply(x, norm.weight, norm.variance_epsilon, dtype)  # type: ignore[no-untyped-call]  # of torch
     return out
 
@@ -93,10 +100,11 @@ def substitute(model: nn.Module) -> bool:
             layers[place] = ours
     if not all(isinstance(layer, DecoderLayer) for layer in layers):
         return False
-    for place, layer in enumerate(layers):
-        layer.last = place == len(layers) - 1
-        join([layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj])
-        join([layer.mlp.gate_proj, layer.mlp.up_proj])
+    own: Any
+    for place, own in enumerate(layers):
+        own.last = place == len(layers) - 1
+        join([own.self_attn.q_proj, own.self_attn.k_proj, own.self_attn.v_proj])
+        join([own.mlp.gate_proj, own.mlp.up_proj])
     return True
 
 
@@ -115,7 +123,7 @@ class _Norm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
         out = torch.empty(x.shape, dtype=dtype, device=x.device)
         scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
-        for block, into, by in zip(x.split(ROWS), out.split(ROWS), scale.split(ROWS), strict=True):
+        for block, into, by in zip(*(torch.split(one, ROWS) for one in (x, out, scale)), strict=True):
             into.copy_((block * by).mul_(weight))
         ctx.save_for_backward(x, weight, scale)
         return out
@@ -125,7 +133,7 @@ class _Norm(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         back = torch.empty_like(x)
         learned = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        blocks = (one.split(ROWS) for one in (x, grad, scale, back))
+        blocks = (torch.split(one, ROWS) for one in (x, grad, scale, back))
         for block, g, by, into in zip(*blocks, strict=True):
             unit, g = block * by, g.float()
             if learned is not None:
@@ -163,5 +171,3 @@ def _turn(joined: Tensor, cos: Tensor, sin: Tensor, count: int) -> Tensor:
     second.mul_(c).addcmul_(first, s)
     first.copy_(turned)
     return joined
-
-

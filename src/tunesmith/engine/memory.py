@@ -21,10 +21,10 @@ from torch import Tensor
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded
 from tunesmith.engine import head
-from tunesmith.engine.attention import KEPT_KEYS, TILE, spans
-from tunesmith.engine.forward import forward
+from tunesmith.engine.forward import FILLED, forward
 from tunesmith.engine.packing import PackedBatch, pack
 from tunesmith.engine.prepare import Prepared
+from tunesmith.engine.tiles import KEPT_KEYS, TILE, spans
 
 MB = 1e6
 OPTIMIZER_SLOTS = {"adamw": 2, "adam": 2, "sgd": 1}
@@ -38,7 +38,7 @@ SCORES_AT_ONCE = 3
 """Tensors of the size of a tile's attention scores, float32, while they are made or their gradient is."""
 HOLES = 1.3
 """Resident memory over live: freed blocks stay with the process, and do not fit packs of other sizes."""
-_PROBE = 16
+_PROBE = FILLED
 
 
 class DoesNotFit(Mistake):
@@ -57,10 +57,11 @@ class Shape:
     @classmethod
     def of(cls, batch: PackedBatch) -> Shape:
         """The shape of a pack that is there."""
-        found = spans(batch.segments)
-        pairs = sum(span.pairs[0] * span.pairs[1] for span in found if span.kept)
+        found, filled = spans(batch.segments), len(batch.tokens) + -len(batch.tokens) % FILLED
+        pairs = sum(span.size[0] * span.size[1] for span in found if span.kept)
         targets = len(torch.unique(batch.index))
-        return cls(len(batch.tokens), pairs, targets, max(span.pairs[1] for span in found))
+        targets += -targets % (FILLED // 2)
+        return cls(filled, pairs, targets, max(span.size[1] for span in found))
 
     @classmethod
     def full(cls, tokens: int, longest: int, targets_share: float) -> Shape:
@@ -125,7 +126,7 @@ def count(prepared: Prepared, prefix: Sequence[int] = ()) -> Kept:
         _probe([_PROBE], 1, prefix),
         _probe([_PROBE, _PROBE], 1, prefix),
         _probe([2 * _PROBE], 1, prefix),
-        _probe([_PROBE], _PROBE // 2, prefix),
+        _probe([_PROBE], _PROBE, prefix),
     ]
     plain = _solved(replace(prepared, recompute=False), packs)
     return replace(plain, again=_solved(prepared, packs)) if prepared.recompute else plain
@@ -139,7 +140,8 @@ def _solved(prepared: Prepared, packs: Sequence[PackedBatch]) -> Kept:
         sizes = [_saved_bytes(prepared, batch) for batch in packs]
     prepared.model.eval()
     terms = np.array([[1, shape.tokens, shape.pairs, shape.targets] for shape in shapes], dtype=np.float64)
-    return Kept(*(max(0.0, float(one)) for one in np.linalg.solve(terms, np.array(sizes, dtype=np.float64))))
+    fixed, token, pair, target = np.linalg.solve(terms, np.array(sizes, dtype=np.float64)).clip(min=0.0).tolist()
+    return Kept(fixed, token, pair, target)
 
 
 def estimate(
@@ -158,12 +160,13 @@ def estimate(
     working += SCORES_AT_ONCE * 4 * config.num_attention_heads * min(TILE, shape.tokens) * shape.most_keys
     stays = kept.again or kept
     inside = stays.bytes(shape) - stays.target * shape.targets
-    return Estimate(held_mb(), trained / MB, HOLES * (inside + working) / MB, HOLES * _logits(prepared, kept, shape) / MB)
+    logits = _logits(prepared, kept, shape)
+    return Estimate(held_mb(), trained / MB, HOLES * (inside + working) / MB, HOLES * logits / MB)
 
 
 def _logits(prepared: Prepared, kept: Kept, shape: Shape) -> float:
     """Bytes of logits and what is made of them, all at once or a block at a time."""
-    vocabulary = prepared.model.config.get_text_config().vocab_size
+    vocabulary = int(prepared.model.config.get_text_config().vocab_size)
     if prepared.ours and head.fits(prepared.head):
         return shape.targets * kept.target + min(shape.targets, head.BLOCK) * vocabulary * LOGITS_OF_A_BLOCK
     return shape.targets * (kept.target + 4 * vocabulary * LOGITS_AT_ONCE)

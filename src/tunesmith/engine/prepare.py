@@ -56,10 +56,13 @@ def prepare(model: Any, precision: Precision = "auto") -> Prepared:
     dtype = product_precision(precision)
     attention.install()
     model.set_attn_implementation(attention.NAME)
+    in_file = {id(parameter): parameter.data_ptr() for parameter in model.parameters()}
+    before = any(isinstance(module, (Linear, Embedding)) for module in model.modules())
     replace(model, dtype)
-    _store_at(model, dtype)
+    ours = layer.substitute(model)
+    _store_at(model, dtype, {} if before else in_file)
     model.to(device).eval()
-    return Prepared(model, dtype, device, ours=layer.substitute(model))
+    return Prepared(model, dtype, device, ours)
 
 
 def product_precision(precision: Precision) -> torch.dtype:
@@ -69,8 +72,12 @@ def product_precision(precision: Precision) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
-def _store_at(model: nn.Module, dtype: torch.dtype) -> None:
-    """Frozen parameters that only our layers hold go to `dtype`; all others, and all that train, to float32."""
+def _store_at(model: nn.Module, dtype: torch.dtype, in_file: dict[int, int]) -> None:
+    """Frozen parameters that only our layers hold go to `dtype`; all others, and all that train, to float32.
+
+    Those still lying where `in_file` says are copied even where their type is right: while one weight lies in the
+    model's file, all of the file counts as memory of this process.
+    """
     holders: dict[int, list[nn.Module]] = {}
     parameters: dict[int, nn.Parameter] = {}
     for module in model.modules():
@@ -80,4 +87,5 @@ def _store_at(model: nn.Module, dtype: torch.dtype) -> None:
     for key, parameter in parameters.items():
         small = not parameter.requires_grad and parameter.dim() > 1
         small = small and all(isinstance(holder, (Linear, Embedding)) for holder in holders[key])
-        parameter.data = parameter.data.to(dtype if small else torch.float32)
+        there = in_file.get(key) == parameter.data_ptr()
+        parameter.data = parameter.data.to(dtype if small else torch.float32, copy=there)

@@ -1,10 +1,10 @@
 """The products of a decoder layer, each one node of the graph that keeps only what its backward pass needs.
 
 Layers that read the same input (queries, keys and values; gate and up) are one product, their adapters' A matrices side
-by side. With frozen weights `W` and an adapter of rank `r`, ``y = x Wᵀ + s (x Aᵀ) Bᵀ`` (LoRA, arXiv 2106.09685, eq. 3): the
-products run at the weights' precision, the sum is float32, since a tiny delta added in bfloat16 would be rounded away.
-Backward, with `g` the gradient of `y`: ``dx = g W + s (g B) A``, ``dB = s gᵀ (x Aᵀ)``, ``dA = s (g B)ᵀ x``. Kept are `x`
-and ``x Aᵀ [tokens, r]`` at product precision; no output is.
+by side. With frozen weights `W` and an adapter of rank `r`, ``y = x Wᵀ + s (x Aᵀ) Bᵀ`` (LoRA, arXiv 2106.09685, eq. 3):
+the products run at the weights' precision, the sum is float32, since a tiny delta added in bfloat16 would be rounded
+away. Backward, with `g` the gradient of `y`: ``dx = g W + s (g B) A``, ``dB = s gᵀ (x Aᵀ)``, ``dA = s (g B)ᵀ x``. Kept
+are `x` and ``x Aᵀ [tokens, r]`` at product precision; no output is.
 
 What is float32 only for a moment is made a block of rows at a time, so that it stays in the processor's cache.
 """
@@ -48,13 +48,17 @@ Factors = Sequence[Tensor | None]
 """A and B of every layer of a product in turn, None where it has no adapter."""
 
 
-def parallel(x: Tensor, *layers: nn.Module) -> Tensor:
+def parallel(x: Tensor, *layers: Any) -> Tensor:
     """The outputs of layers over the same `x [tokens, in]`, side by side: `[tokens, sum of outs]`, float32."""
     found = _product(layers)
     if found is None:
         return torch.cat([layer(x.float()) for layer in layers], dim=-1)
     product, factors = found
-    out: Tensor = _Parallel.apply(x, product, *factors)  # type: ignore[no-untyped-call]  # of torch
+    out: Tensor
+    if torch.is_grad_enabled() or any(product.strengths):
+        out = _Parallel.apply(x, product, *factors)  # type: ignore[no-untyped-call]  # of torch
+    else:
+        out = functional.linear(x, product.weight).float()
     biases = [_plain(layer).bias for layer in layers]
     if all(bias is None for bias in biases):
         return out
@@ -62,41 +66,48 @@ def parallel(x: Tensor, *layers: nn.Module) -> Tensor:
     return out + torch.cat([zero if bias is None else bias for bias, zero in zip(biases, zeros, strict=True)])
 
 
-def onto(residual: Tensor, x: Tensor, layer: nn.Module) -> Tensor:
+def onto(residual: Tensor, x: Tensor, layer: Any) -> Tensor:
     """``residual + layer(x)``, `[tokens, hidden]` float32, of `x [tokens, in]`."""
     found = _product([layer])
     if found is None:
-        return residual + layer(x.float())
-    out: Tensor = _Onto.apply(residual, x, found[0], *found[1])  # type: ignore[no-untyped-call]  # of torch
+        return torch.add(residual, layer(x.float()))
+    product, factors = found
+    out: Tensor
+    if torch.is_grad_enabled() or any(product.strengths):
+        out = _Onto.apply(residual, x, product, *factors)  # type: ignore[no-untyped-call]  # of torch
+    else:
+        out = residual + functional.linear(x, product.weight)
     bias = _plain(layer).bias
-    return out if bias is None else out + bias
+    return out if bias is None else torch.add(out, bias)
 
 
-def gated(x: Tensor, gate: nn.Module, up: nn.Module, act: nn.Module) -> Tensor:
+def gated(x: Tensor, gate: Any, up: Any, act: Any) -> Tensor:
     """``act(gate(x)) * up(x)`` of `x [tokens, in]`, at the precision of products (SwiGLU, arXiv 2002.05202, eq. 5)."""
     found = _product([gate, up]) if _is_silu(act) and _plain(gate).bias is None and _plain(up).bias is None else None
     if found is None:
         wide = x.float()
-        return (act(gate(wide)) * up(wide)).to(x.dtype)
+        return torch.mul(act(gate(wide)), up(wide)).to(x.dtype)
     out: Tensor = _Gated.apply(x, found[0], *found[1])  # type: ignore[no-untyped-call]  # of torch
     return out
 
 
-def join(layers: Sequence[nn.Module]) -> None:
-    """Lay the weights of linear layers end to end in memory, so that `parallel` can take them as one matrix."""
-    weights = [layer.weight for layer in layers if type(layer) is Linear]
-    if len(weights) != len(layers) or len({(w.dtype, w.shape[1]) for w in weights}) > 1 or _joined(weights) is not None:
+def join(layers: Sequence[Any]) -> None:
+    """Lay the frozen weights of linear layers end to end in memory, so that `parallel` takes them as one matrix."""
+    weights = [layer.weight for layer in layers if type(layer) is Linear and not layer.weight.requires_grad]
+    if len(weights) != len(layers) or _joined(weights) is not None:
         return
-    together = torch.cat([weight.data for weight in weights])
+    together = torch.cat([weight.data.to(layer.compute) for weight, layer in zip(weights, layers, strict=True)])
     start = 0
     for weight in weights:
         weight.data = together[start : start + len(weight)]
         start += len(weight)
 
 
-def _product(layers: Sequence[nn.Module]) -> tuple[Product, Factors] | None:
+def _product(layers: Sequence[Any]) -> tuple[Product, Factors] | None:
     """The layers as one product, None unless each is a frozen linear layer of ours, with or without a LoRA adapter."""
-    weights, factors, strengths = [], [], []
+    weights: list[Tensor] = []
+    factors: list[Tensor | None] = []
+    strengths: list[float] = []
     for layer in layers:
         adapter = layer if type(layer) is LoraLinear else None
         linear = _plain(layer)
@@ -113,7 +124,7 @@ def _product(layers: Sequence[nn.Module]) -> tuple[Product, Factors] | None:
     return Product(weight.detach(), tuple(map(len, weights)), tuple(strengths)), factors
 
 
-def _plain(layer: nn.Module) -> Any:
+def _plain(layer: Any) -> Any:
     """The linear layer inside an adapter, or the layer itself."""
     return layer.base if type(layer) is LoraLinear else layer
 

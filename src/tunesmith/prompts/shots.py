@@ -33,8 +33,8 @@ class Shots:
         ``random`` and ``balanced`` do not look at the record, so that all rows share their shots, and the first 4 of
         8 are the 4. ``balanced`` takes each label once before any twice, in an order shuffled anew each round: labels
         that simply took turns would be a pattern for the model to go on with. The label of tagged words is which kinds
-        of entities they have: most sentences have none, and teach only to find none. ``similar`` puts those most like the
-        record by BM25 (Robertson & Zaragoza 2009) nearest to it, at the end (Liu et al. 2022, arXiv:2101.06804).
+        of entities they have: most sentences have none, and teach only to find none. ``similar`` puts those most like
+        the record by BM25 (Robertson & Zaragoza 2009) nearest to it, at the end (Liu et al. 2022, arXiv:2101.06804).
 
         An example that asks just what the record asks is never chosen: it would give the answer away. Raises Mistake
         for another `how`, and for ``similar`` without a record.
