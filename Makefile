@@ -43,8 +43,8 @@ format: install ## put the layout of the code right
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
-bench: install ## run every benchmark and print its figures
-	@set -e; for script in $$(ls benchmarks/[a-z]*.py); do echo "== $$script"; $(VENV)/bin/python $$script; done
+bench: install ## run every benchmark beside its peers, write docs/performance.md
+	$(VENV)/bin/python benchmarks/_all.py
 
 docs: install ## write the documentation as pages to build/docs
 	$(VENV)/bin/python docs/build.py

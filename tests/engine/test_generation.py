@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.core.config import choose
+from tunesmith.engine import generation
 from tunesmith.engine.generation import Sampling, generate
 from tunesmith.engine.prepare import Prepared, prepare
 
@@ -197,3 +198,17 @@ def test_draws_are_as_frequent_as_the_nucleus_says(
         # Five standard deviations of a binomial count, and one draw for the rarest; with a fixed seed it cannot flake.
         allowed = 5 * math.sqrt(draws * wanted * (1 - wanted)) + 1
         assert abs(counts[token] - draws * wanted) <= allowed, (token, wanted)
+
+
+@pytest.mark.parametrize(
+    ("slots", "stay"),
+    [
+        ([5, 6, 7], [0, 1, 2]),
+        ([None, 6, None, 8], [1, 3]),
+        ([None, 6, 7, 8], [0, 1, 2, 3]),  # three would be a new number; the done one goes on
+        ([None] * 6 + [6, 7, 8], [0, 6, 7, 8]),
+        ([None, None], []),
+    ],
+)
+def test_a_batch_shrinks_only_to_numbers_of_rows_seen_before(slots: list[int | None], stay: list[int]) -> None:
+    assert generation._staying(slots) == stay

@@ -19,6 +19,10 @@ ROWS_AT_ONCE = 32
 """Rows decoded together: a step reads every weight once whatever their number, so more rows cost little."""
 
 
+FEWER = (1, 2, 4, 8, 16, 24, 32)
+"""Numbers of rows that a batch shrinks to as rows finish."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How the next token is chosen: greedily at `temperature` 0, else from the likeliest tokens of mass `top_p`."""
@@ -55,7 +59,7 @@ def generate(
     Greedy results do not depend on how rows are put together, up to rounding.
     """
     rows = [Encoded((*prompt, 0), (*([0.0] * len(prompt)), 1.0)) for prompt in prompts]
-    results: list[Generated | None] = [None] * len(rows)
+    results = [Generated((), False)] * len(rows)
     generator = torch.Generator().manual_seed(sampling.seed)
     for group in _groups(rows, max_tokens, len(prefix)):
         batch = pack([rows[i] for i in group], prefix=prefix).to(prepared.device)
@@ -64,34 +68,35 @@ def generate(
         order = torch.argsort(batch.row)
         scores = logits(prepared, batch, batch.index[order], cache)
         cache.decoding = True
-        made: list[list[int]] = [[] for _ in group]
-        live = list(range(len(group)))
+        made: dict[int, list[int]] = {i: [] for i in group}
+        slots: list[int | None] = list(group)  # whose tokens each row of the cache makes; None where it is done
         for _ in range(max_new_tokens):
             chosen = _choose(scores, sampling, generator)
-            ended = [token in end_ids for token in chosen.tolist()]
-            for row, token, end in zip(live, chosen.tolist(), ended, strict=True):
-                if end:
-                    results[group[row]] = Generated(tuple(made[row]), True)
-                else:
-                    made[row].append(token)
+            new: dict[int, int] = {}
+            done: list[int] = []
+            for place, (i, token) in enumerate(zip(slots, chosen.tolist(), strict=True)):
+                if i is None:
+                    continue
+                if token in end_ids:
+                    results[i], slots[place] = Generated(tuple(made[i]), True), None
+                    done.append(i)
+                    continue
+                new[i] = token
+                made[i].append(token)
+                if len(made[i]) == max_new_tokens:
+                    results[i], slots[place] = Generated(tuple(made[i]), False), None
+                    done.append(i)
             if on_tokens is not None:
-                new = zip(live, chosen.tolist(), ended, strict=True)
-                done = [
-                    group[row] for row, end in zip(live, ended, strict=True) if end or len(made[row]) == max_new_tokens
-                ]
-                on_tokens({group[row]: token for row, token, end in new if not end}, done)
-            if any(ended):
-                stay = [place for place, end in enumerate(ended) if not end]
-                live = [live[place] for place in stay]
-                kept = torch.tensor(stay, dtype=torch.long, device=prepared.device)
+                on_tokens(new, done)
+            stay = _staying(slots)
+            if not stay:
+                break
+            if len(stay) < len(slots):
+                slots, kept = [slots[place] for place in stay], torch.tensor(stay, device=prepared.device)
                 cache.keep(kept)
                 chosen = chosen[kept]
-            if not live or len(made[live[0]]) == max_new_tokens:
-                break
             scores = _decode(prepared, chosen, cache)
-        for row in live:
-            results[group[row]] = Generated(tuple(made[row]), False)
-    return [result for result in results if result is not None]
+    return results
 
 
 def _groups(rows: Sequence[Encoded], max_tokens: int, prefix_length: int) -> list[list[int]]:
@@ -101,6 +106,14 @@ def _groups(rows: Sequence[Encoded], max_tokens: int, prefix_length: int) -> lis
         for group in plan(rows, max_tokens=max_tokens, prefix_length=prefix_length)
         for at in range(0, len(group), ROWS_AT_ONCE)
     ]
+
+
+def _staying(slots: Sequence[int | None]) -> list[int]:
+    """The slots to go on with: those alive, filled up with done ones to a number seen before (see `engine.tiles`)."""
+    alive = [place for place, row in enumerate(slots) if row is not None]
+    wanted = next((size for size in FEWER if size >= len(alive)), len(slots))
+    spare = [place for place, row in enumerate(slots) if row is None][: max(0, wanted - len(alive))]
+    return sorted((*alive, *spare)) if alive else []
 
 
 def _decode(prepared: Prepared, tokens: Tensor, cache: Cache) -> Tensor:
