@@ -19,6 +19,8 @@ from typing import Any
 
 import _peers
 
+from tunesmith.core import environment
+
 
 def prompts(rows: int) -> dict[str, Any]:
     """The prompts as tokens and as text, and as many others to warm up with."""
@@ -61,6 +63,7 @@ def main() -> int:
     parser.add_argument("--ours", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.ours:
+        environment.prepare()
         print(json.dumps(ours(json.loads(asked.ours))))
         return 0
     _peers.need_data(_peers.DIALOGS)

@@ -17,6 +17,8 @@ from typing import Any
 
 import _peers
 
+from tunesmith.core import environment
+
 ROWS, LENGTHS, RANKS = (1_000, 10_000, 100_000), (128, 256, 512, 1024, 2048, 4096, 8192), (4, 16, 64, 256)
 BOUND = 1.1
 
@@ -82,6 +84,7 @@ def draw(found: dict[str, dict[int, float]]) -> None:
 def main() -> int:
     """Measure the three curves, draw them, print them."""
     asked = _peers.parser(__doc__).parse_args()
+    environment.prepare()
     bench = Bench()
     found = {
         "rows there are": {rows: bench.milliseconds(rows=rows) for rows in ROWS},

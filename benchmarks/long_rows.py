@@ -17,6 +17,8 @@ from typing import Any
 
 import _peers
 
+from tunesmith.core import environment
+
 
 def ours(given: dict[str, Any]) -> dict[str, Any]:
     """Train two steps on random tokens; seconds, peak and estimate."""
@@ -56,6 +58,7 @@ def main() -> int:
     parser.add_argument("--ours", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.ours:
+        environment.prepare()
         print(json.dumps(ours(json.loads(asked.ours))))
         return 0
     found = _peers.child(sys.executable, Path(__file__), "--ours", length=asked.length, memory_gb=asked.memory_gb)

@@ -19,6 +19,8 @@ from typing import Any
 
 import _peers
 
+from tunesmith.core import environment
+
 DATA = _peers.DATA / "sentiment" / "sst2.train.tsv"
 INSTRUCTION = (
     "Below is a sentence from a review of a movie. Read it with care, think of what its writer felt on leaving the "
@@ -35,6 +37,7 @@ def main() -> int:
     parser.add_argument("--shots", type=int, default=8)
     asked = parser.parse_args()
     _peers.need_data(DATA)
+    environment.prepare()
     from tunesmith.core.config import resolve
     from tunesmith.recipes._bench import encode
     from tunesmith.recipes._work import open_model, read_examples

@@ -21,6 +21,8 @@ from typing import Any
 
 import _peers
 
+from tunesmith.core import environment
+
 ROWS_A_STEP = 8
 
 
@@ -94,6 +96,7 @@ def main() -> int:
     parser.add_argument("--ours", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.ours:
+        environment.prepare()
         print(json.dumps(ours(json.loads(asked.ours))))
         return 0
     _peers.need_data(_peers.DIALOGS)
