@@ -29,8 +29,13 @@ def test_telemetry_is_off_and_a_persons_setting_wins(bare: pytest.MonkeyPatch) -
     assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
 
 
-@pytest.mark.parametrize(("busy", "turns"), [(0.0, "2000"), (0.1, "2000"), (1.0, "0")])
-def test_threads_spin_only_where_nobody_else_works(bare: pytest.MonkeyPatch, busy: float, turns: str) -> None:
+@pytest.mark.parametrize(
+    ("busy", "minute", "turns"), [(0.0, 2.0, "2000"), (0.1, 2.0, "2000"), (1.0, 0.0, "2000"), (1.0, 1.5, "0")]
+)
+def test_threads_spin_only_where_nobody_else_works(
+    bare: pytest.MonkeyPatch, busy: float, minute: float, turns: str
+) -> None:
+    bare.setattr("os.getloadavg", lambda: (minute, 9.0, 9.0))
     import os
 
     bare.setattr(environment, "busy_cores", lambda: busy)

@@ -3,7 +3,7 @@
 A thread that waits by spinning goes on at once, but takes the core from whoever else has work. Measured on two cores
 with `benchmarks/waiting.py` (LoRA steps of 1,000 tokens): spinning without end 600 tokens/s alone and under 50 beside
 one busy process; never spinning 385 and 285; spinning for 2,000 turns 570 and 150. So threads spin for 2,000 turns
-where the machine is idle at the start, and not at all where it is not.
+where the machine is idle at the start, and not at all where others have worked for the last minute.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def prepare() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
-        os.environ["GOMP_SPINCOUNT"] = "0" if busy_cores() > _BUSY_CORES else str(SPIN_TURNS)
+        # Busy now and for the last minute: what works for a moment only must not slow down a run of hours.
+        minute = os.getloadavg()[0] if hasattr(os, "getloadavg") else 1.0
+        busy = minute > _BUSY_CORES and busy_cores() > _BUSY_CORES
+        os.environ["GOMP_SPINCOUNT"] = "0" if busy else str(SPIN_TURNS)
 
 
 def busy_cores(seconds: float = _LOOK_SECONDS) -> float:
