@@ -23,7 +23,7 @@ from torch.nn import functional
 from tunesmith.engine.linear import Linear
 from tunesmith.methods.lora import LoraLinear
 
-ROWS = 256
+ROWS = 128
 """Rows in a block: a block of a layer's widest activations in float32 is a few MB."""
 
 
@@ -271,11 +271,8 @@ class _Gated(torch.autograd.Function):
         width = ctx.product.widths[0]
         pair = torch.empty_like(both)
         for rows in _blocks(len(both)):
-            gate, up = both[rows].float().split(width, dim=1)
-            share, through = torch.sigmoid(gate), grad[rows].float()
-            active = gate * share
-            slope = torch.addcmul(share, active, 1 - share)
-            pair[rows, width:] = active.mul_(through)
-            pair[rows, :width] = slope.mul_(up).mul_(through)
+            gate, up = torch.split(both[rows], width, dim=1)
+            torch.mul(functional.silu(gate), grad[rows], out=pair[rows, width:])
+            torch.ops.aten.silu_backward.grad_input(grad[rows] * up, gate, grad_input=pair[rows, :width])
         back, *learned = _backward(ctx, pair, ctx.needs_input_grad[0], x, low, factors)
         return back, None, *learned
