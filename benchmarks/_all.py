@@ -1,6 +1,7 @@
 """Run every benchmark, one after the other, and write what they found into docs/performance.md.
 
-make bench
+make bench                                   # all of them, under 40 minutes on two cores
+.venv/bin/python benchmarks/_all.py start    # these again; the others as they were last found (build/bench)
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("growth", ()),
     ("waiting", ()),
 )
+KEPT = _peers.HERE.parent / "build" / "bench"
 PAGE = """\
 # Performance
 
-Written by `make bench` on {day}; all figures are of that one run: ours and the peer's from one machine in one hour.
+Written by `make bench` on {day}. In each line ours and the peer's come from one run of one script, one after the other.
 
 Machine: {processor}, {cores} cores, {memory:.0f} GB, products in {precision}. Versions: {versions}.
 
@@ -60,8 +62,17 @@ def one(script: str, arguments: tuple[str, ...]) -> dict[str, Any] | None:
 
 
 def main() -> int:
-    """Run all, write the page."""
-    found = [(" ".join((script, *rest)), one(script, rest)) for script, rest in RUNS]
+    """Run all, or those named, and write the page of all that were found."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    wanted, found = sys.argv[1:], []
+    for script, rest in RUNS:
+        name = " ".join((script, *rest))
+        kept = KEPT / f"{name.replace(' ', '_')}.json"
+        if not wanted or script in wanted:
+            kept.unlink(missing_ok=True)
+            if (result := one(script, rest)) is not None:
+                kept.write_text(json.dumps(result), encoding="utf-8")
+        found.append((name, json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None))
     there = [(name, result) for name, result in found if result is not None]
     if not there:
         return 1

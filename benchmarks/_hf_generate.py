@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 
 def main() -> None:
     """Warm up, generate, print the seconds and the new tokens."""
-    given: dict[str, Any] = json.loads(sys.argv[-1])
+    given: dict[str, Any] = json.loads(Path(sys.argv[-1]).read_text(encoding="utf-8"))
     import torch
     from transformers import AutoModelForCausalLM
 

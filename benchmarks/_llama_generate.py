@@ -6,12 +6,13 @@ import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 
 def main() -> None:
     """Warm up, generate, print the seconds and how many tokens each row got."""
-    given: dict[str, Any] = json.loads(sys.argv[-1])
+    given: dict[str, Any] = json.loads(Path(sys.argv[-1]).read_text(encoding="utf-8"))
     import xllamacpp
 
     rows = len(given["ids"])

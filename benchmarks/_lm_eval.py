@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 
 def main() -> None:
     """Warm up, score, print the seconds and the log-probabilities."""
-    given: dict[str, Any] = json.loads(sys.argv[-1])
+    given: dict[str, Any] = json.loads(Path(sys.argv[-1]).read_text(encoding="utf-8"))
     from lm_eval.models.huggingface import HFLM
 
     model = HFLM(pretrained=given["model"], device="cpu", dtype="bfloat16", batch_size=8)

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def python_of(peer: str) -> str:
 
 
 def child(python: str, script: Path, *arguments: str, **given: Any) -> dict[str, Any]:
-    """Run a script in a process of its own, `given` to it as JSON in its last argument; the JSON of its last line."""
+    """Run a script in a process of its own, its last argument a file with `given`; the JSON of its last line."""
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
@@ -52,8 +53,11 @@ def child(python: str, script: Path, *arguments: str, **given: Any) -> dict[str,
         "TOKENIZERS_PARALLELISM": "false",
         "DO_NOT_TRACK": "1",
     }
-    command = [python, str(script), *arguments, json.dumps(given)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        json.dump(given, file)
+        file.flush()
+        command = [python, str(script), *arguments, file.name]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{script.name} failed:\n{done.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

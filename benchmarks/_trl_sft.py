@@ -10,6 +10,7 @@ import resource
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -33,7 +34,7 @@ def tokenizer() -> Any:
 
 def main() -> None:
     """Train a few steps; print when each ended and the peak of the process."""
-    given: dict[str, Any] = json.loads(sys.argv[-1])
+    given: dict[str, Any] = json.loads(Path(sys.argv[-1]).read_text(encoding="utf-8"))
     import torch
     from datasets import Dataset
     from peft import LoraConfig

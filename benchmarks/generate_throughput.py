@@ -64,7 +64,7 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.ours:
         environment.prepare()
-        print(json.dumps(ours(json.loads(asked.ours))))
+        print(json.dumps(ours(json.loads(Path(asked.ours).read_text(encoding="utf-8")))))
         return 0
     _peers.need_data(_peers.DIALOGS)
     from tunesmith.models.source import fetch

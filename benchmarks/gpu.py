@@ -93,7 +93,7 @@ def main() -> int:
     asked = parser.parse_args()
     environment.prepare()
     if asked.ours:
-        print(json.dumps(ours(json.loads(asked.ours))))
+        print(json.dumps(ours(json.loads(Path(asked.ours).read_text(encoding="utf-8")))))
         return 0
     import torch
 

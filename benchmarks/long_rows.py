@@ -59,7 +59,7 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.ours:
         environment.prepare()
-        print(json.dumps(ours(json.loads(asked.ours))))
+        print(json.dumps(ours(json.loads(Path(asked.ours).read_text(encoding="utf-8")))))
         return 0
     found = _peers.child(sys.executable, Path(__file__), "--ours", length=asked.length, memory_gb=asked.memory_gb)
     peak = found["peak_mb"] / 1000
