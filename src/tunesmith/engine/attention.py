@@ -123,9 +123,8 @@ class _SegmentAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, joined: Tensor, heads: int, packed: Context, scale: float, window: int | None) -> Tensor:
         total, _, size = joined.shape
-        query, key, value = _sides(joined, heads)
-        query = _extended(query, torch.float32, scale)
-        key, value = key.float(), value.to(packed.dtype)
+        query, key = _exact(joined, heads, scale)
+        value = _sides(joined, heads)[2].to(packed.dtype)
         out = torch.zeros(query.shape, dtype=packed.dtype, device=joined.device)
         learning, kept = ctx.needs_input_grad[0], []
         for tiles in packed.tiles(window):
@@ -156,9 +155,13 @@ class _SegmentAttention(torch.autograd.Function):
         upper = _extended(grad.view(len(grad), len(key), -1).transpose(0, 1), packed.dtype)
         sums = (grad.float() * out).sum(-1).view(len(grad), len(key), -1).transpose(0, 1)
         sums = _extended(sums, packed.dtype)
-        shares_kept = iter(kept)
+        shares_kept, exact = iter(kept), None
         for tiles in packed.tiles(ctx.window):
-            shares = next(shares_kept) if tiles.kept else _again(joined, tiles, ctx)
+            if tiles.kept:
+                shares = next(shares_kept)
+            else:
+                exact = exact or _exact(joined, heads, ctx.scale)
+                shares = _shares(*exact, tiles, size, packed.dtype)
             d = _rows(upper, tiles.queries, size)
             ds = torch.bmm(d, _rows(value, tiles.keys, size).transpose(1, 2))
             ds.sub_(_rows(sums, tiles.queries, 1)).mul_(shares)
@@ -170,9 +173,10 @@ class _SegmentAttention(torch.autograd.Function):
         return back, None, None, None, None
 
 
-def _again(joined: Tensor, tiles: Tiles, ctx: Any) -> Tensor:
-    query, key, _ = _sides(joined, ctx.heads)
-    return _shares(_extended(query, torch.float32, ctx.scale), key.float(), tiles, joined.shape[2], ctx.packed.dtype)
+def _exact(joined: Tensor, heads: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Scaled queries and keys as the scores are made of them, in float32."""
+    query, key, _ = _sides(joined, heads)
+    return _extended(query, torch.float32, scale), key.float()
 
 
 def _scatter(into: Tensor, grad: Tensor, tiles: Tiles) -> None:
