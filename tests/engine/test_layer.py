@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tunesmith.core.config import choose
 from tunesmith.core.records import Encoded
-from tunesmith.engine import head, layer, products, tiles
+from tunesmith.engine import head, layer, memory, products, tiles
 from tunesmith.engine.forward import forward, logits
 from tunesmith.engine.memory import Shape, _saved_bytes
 from tunesmith.engine.packing import PackedBatch, pack
@@ -245,3 +245,15 @@ def test_without_a_packed_batch_it_says_how_to_call_it(toy_model: Callable[..., 
     prepared = prepare(toy_model(), "float32")
     with pytest.raises(RuntimeError, match=r"forward\(model, batch\)"):
         prepared.model(input_ids=torch.tensor([[5, 6]]))
+
+
+def test_counting_what_is_kept_leaves_nothing_behind(toy_model: Callable[..., Any]) -> None:
+    """An output that its own node keeps, handed to a hook as it is, keeps the whole graph alive for ever."""
+    import gc
+
+    prepared = _adapted(toy_model())
+    gc.collect()
+    before = sum(isinstance(one, tiles.Context) for one in gc.get_objects())
+    memory.count(prepared)
+    gc.collect()
+    assert sum(isinstance(one, tiles.Context) for one in gc.get_objects()) == before

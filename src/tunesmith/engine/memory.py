@@ -223,8 +223,10 @@ def _saved_bytes(prepared: Prepared, batch: PackedBatch) -> int:
     saved: dict[int, Tensor] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        saved.setdefault(tensor.untyped_storage().data_ptr(), tensor)
-        return tensor
+        # Detached: an output that its own node keeps would keep that node, and with it the graph would never end.
+        plain = tensor.detach()
+        saved.setdefault(plain.untyped_storage().data_ptr(), plain)
+        return plain
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         terms = forward(prepared, batch)
