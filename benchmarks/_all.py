@@ -28,6 +28,7 @@ RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("growth", ()),
     ("waiting", ()),
 )
+GROWTH = _peers.HERE.parent / "docs" / "growth.png"
 KEPT = _peers.HERE.parent / "build" / "bench"
 PAGE = """\
 # Performance
@@ -95,7 +96,7 @@ def main() -> int:
         precision=machine["precision"],
         versions=", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
         table=table,
-        details=details + "\n\n![How the time of a token grows](growth.png)",
+        details=details + (f"\n\n![How the time of a token grows]({GROWTH.name})" if GROWTH.exists() else ""),
     )
     (_peers.HERE.parent / "docs" / "performance.md").write_text(page, encoding="utf-8")
     missing = [name for name, result in found if result is None]
