@@ -87,6 +87,7 @@ def main() -> int:
         + "\n".join(result.get("lines", []))
         + "\n```"
         for name, result in there
+        if result.get("lines")
     )
     page = PAGE.format(
         day=datetime.date.today().isoformat(),
