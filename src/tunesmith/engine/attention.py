@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from tunesmith.engine.cache import Cache
-from tunesmith.engine.tiles import Context, Tiles
+from tunesmith.engine.tiles import Context, Tiles, expected
 
 NAME = "tunesmith"
 
@@ -36,8 +36,7 @@ def attend(
     `query [1, heads, T, size]`, `key` and `value [1, kv heads, T, size]`; returns `[1, T, heads, size]` (float32).
     Raises RuntimeError when the model is called without a packed batch: it was prepared for the engine.
     """
-    if packed is None:
-        raise RuntimeError("this model was prepared for Tunesmith's engine; call engine.forward.forward(model, batch)")
+    packed = expected(packed)
     out = attention(
         torch.cat([query[0], key[0], value[0]]).transpose(0, 1),
         query.shape[1],
@@ -72,7 +71,7 @@ def attention(
         cache.fill(layer, key, value, packed.dtype)
     if dropout or softcap is not None:
         return _by_autograd(joined, heads, packed, scale, window, softcap, dropout)
-    out: Tensor = _SegmentAttention.apply(joined, heads, packed, scale, window)  # type: ignore[no-untyped-call]
+    out: Tensor = _SegmentAttention.apply(joined, heads, packed, scale, window)  # type: ignore[no-untyped-call]  # torch
     return out
 
 

@@ -16,7 +16,7 @@ from tunesmith.engine.prepare import Prepared
 from tunesmith.engine.tiles import Context, spans
 
 FILLED = 64
-"""Flat tokens are filled up to a multiple of this, and predicting positions of half: see `engine.attention`."""
+"""Flat tokens are filled up to a multiple of this, and predicting positions of half: see `engine.tiles`."""
 
 
 @dataclass(frozen=True, slots=True)

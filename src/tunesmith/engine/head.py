@@ -29,7 +29,7 @@ def label_logprobs(hidden: Tensor, weight: Tensor, at: Tensor, labels: Tensor) -
 
     `hidden [P, hidden]` float32, `weight [vocabulary, hidden]`; target `i` is `labels[i]` at position `at[i]` of `P`.
     """
-    found: tuple[Tensor, Tensor] = _LabelLogprobs.apply(hidden, weight, at, labels)  # type: ignore[no-untyped-call]
+    found: tuple[Tensor, Tensor] = _LabelLogprobs.apply(hidden, weight, at, labels)  # type: ignore[no-untyped-call]  # torch
     return found
 
 

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tunesmith.engine.attention import attention
 from tunesmith.engine.products import ROWS, gated, join, onto, parallel
-from tunesmith.engine.tiles import Context
+from tunesmith.engine.tiles import Context, expected
 
 FAMILY = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
 
@@ -31,15 +31,12 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         hidden_states: Tensor,
-        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        position_embeddings: tuple[Tensor, Tensor],
         packed: Context | None = None,
         **_: Any,
     ) -> Tensor:
         """Map `hidden_states [1, tokens, hidden]` to the same, `[1, kept tokens, hidden]` in a narrowed last layer."""
-        if packed is None or position_embeddings is None:
-            raise RuntimeError(
-                "this model was prepared for Tunesmith's engine; call engine.forward.forward(model, batch)"
-            )
+        packed = expected(packed)
         turn = position_embeddings[0][0], position_embeddings[1][0]
         if packed.recompute and torch.is_grad_enabled():
             out: Tensor = checkpoint(self._through, hidden_states[0], turn, packed, use_reentrant=False)

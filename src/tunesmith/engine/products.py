@@ -195,6 +195,15 @@ class _Beside:
         return found
 
 
+def _delta(x: Tensor, product: Product, factors: Factors) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """``x Aᵀ`` of all adapters, `[tokens, ranks]`, and what they add to the product; (None, None) without any."""
+    beside = _Beside(product, factors)
+    if not beside:
+        return None, None
+    low = functional.linear(x, beside.down)
+    return low, functional.linear(low, beside.up)
+
+
 def _backward(ctx: Any, grad: Tensor, needed: bool, x: Tensor, low: Tensor, factors: Factors) -> list[Tensor | None]:
     """Gradients of the product's input, then of its factors."""
     weight = ctx.product.weight
@@ -208,12 +217,11 @@ class _Parallel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
         out = functional.linear(x, product.weight).float()
-        beside, low = _Beside(product, factors), None
-        if beside:
-            low = functional.linear(x, beside.down)
-            out.add_(functional.linear(low, beside.up))
+        low, delta = _delta(x, product, factors)
+        if delta is not None:
+            out.add_(delta)
         ctx.product = product
-        ctx.save_for_backward(x if beside else None, low, *factors)
+        ctx.save_for_backward(None if low is None else x, low, *factors)
         return out
 
     @staticmethod
@@ -227,12 +235,11 @@ class _Onto(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, residual: Tensor, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
         out = residual + functional.linear(x, product.weight)
-        beside, low = _Beside(product, factors), None
-        if beside:
-            low = functional.linear(x, beside.down)
-            out.add_(functional.linear(low, beside.up))
+        low, delta = _delta(x, product, factors)
+        if delta is not None:
+            out.add_(delta)
         ctx.product = product
-        ctx.save_for_backward(x if beside else None, low, *factors)
+        ctx.save_for_backward(None if low is None else x, low, *factors)
         return out
 
     @staticmethod
@@ -249,20 +256,17 @@ class _Gated(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
         both = functional.linear(x, product.weight)
         width = product.widths[0]
-        beside, low = _Beside(product, factors), None
-        if not beside and not ctx.needs_input_grad[0]:
+        low, delta = _delta(x, product, factors)
+        if delta is None and not ctx.needs_input_grad[0]:
             return functional.silu(both[:, :width]).mul_(both[:, width:])
-        if beside:
-            low = functional.linear(x, beside.down)
-            delta = functional.linear(low, beside.up)
         out = torch.empty(len(x), width, dtype=both.dtype, device=x.device)
         for rows in _blocks(len(x)):
             block = both[rows].float()
-            if beside:
+            if delta is not None:
                 both[rows] = block.add_(delta[rows])
             out[rows] = functional.silu(block[:, :width]).mul_(block[:, width:])
         ctx.product = product
-        ctx.save_for_backward(x if beside else None, low, both, *factors)
+        ctx.save_for_backward(None if low is None else x, low, both, *factors)
         return out
 
     @staticmethod

@@ -107,6 +107,13 @@ class Context:
         return self._empty[window].unsqueeze(1)
 
 
+def expected(packed: Context | None) -> Context:
+    """The context a layer was given; raises RuntimeError when the model was called as transformers' own is."""
+    if packed is None:
+        raise RuntimeError("this model was prepared for Tunesmith's engine; call engine.forward.forward(model, batch)")
+    return packed
+
+
 def _filled(count: int) -> int:
     """The size a side of a tile is filled up to: the longer, the fewer sizes there are."""
     step = 32 if count <= 256 else 64 if count <= 1024 else 256
