@@ -1,6 +1,6 @@
 """Run every benchmark, one after the other, and write what they found into docs/performance.md.
 
-make bench                                   # all of them, under 40 minutes on two cores
+make bench                                   # all of them
 .venv/bin/python benchmarks/_all.py start    # these again; the others as they were last found (build/bench)
 """
 
@@ -33,7 +33,7 @@ KEPT = _peers.HERE.parent / "build" / "bench"
 PAGE = """\
 # Performance
 
-Written by `make bench` on {day}. In each line ours and the peer's come from one run of one script, one after the other.
+Written by `benchmarks/_all.py` on {day}. In each line ours and the peer's come from one run of one script.
 
 Machine: {processor}, {cores} cores, {memory:.0f} GB, products in {precision}. Versions: {versions}.
 

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core import environment
 from tunesmith.core.machine import inspect
 
 HERE = Path(__file__).resolve().parent
@@ -68,7 +69,25 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     """The options all benchmarks have."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--json", action="store_true", help="print one JSON object on the last line")
+    made.add_argument("--ours", type=Path, help=argparse.SUPPRESS)
     return made
+
+
+def as_child(asked: argparse.Namespace, ours: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+    """What `child(sys.executable, script, "--ours", …)` runs: `ours` in the environment that the command makes."""
+    environment.prepare()
+    print(json.dumps(ours(json.loads(asked.ours.read_text(encoding="utf-8")))))
+    return 0
+
+
+def dialogs() -> tuple[Any, Any]:
+    """The task of summarizing DialogSum, and its examples."""
+    from tunesmith.core.config import resolve
+    from tunesmith.recipes._work import read_examples
+
+    return read_examples(
+        resolve({"model": MODEL, "task": "summarization", "data": {"train": str(DIALOGS), "validation": 0.1}})
+    )
 
 
 def need_data(*paths: Path) -> None:

@@ -10,8 +10,6 @@ float32 are those of Hugging Face in float32. `ours` and `peer` are new tokens a
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -19,23 +17,16 @@ from typing import Any
 
 import _peers
 
-from tunesmith.core import environment
-
 
 def prompts(rows: int) -> dict[str, Any]:
-    """The prompts as tokens and as text, and as many others to warm up with."""
-    from tunesmith.core.config import resolve
-    from tunesmith.recipes._work import open_model, read_examples
+    """The prompts as tokens, and as many others to warm up with."""
+    from tunesmith.recipes._work import open_model
 
-    project = resolve(
-        {"model": _peers.MODEL, "task": "summarization", "data": {"train": str(_peers.DIALOGS), "validation": 0.1}}
-    )
-    project, examples = read_examples(project)
+    project, examples = _peers.dialogs()
     model, task = open_model(project.model), project.task
     chosen = [task.module.prompt(record, task.config) for record in examples.train[: 2 * rows]]
     ids = [list(one) for one in model.template.prompts(chosen)]
-    texts = [model.loaded.tokenizer.decode(one) for one in ids]
-    return {"ids": ids[:rows], "texts": texts[:rows], "warm_ids": ids[rows:], "warm_texts": texts[rows:]}
+    return {"ids": ids[:rows], "warm_ids": ids[rows:]}
 
 
 def ours(given: dict[str, Any]) -> dict[str, Any]:
@@ -46,7 +37,6 @@ def ours(given: dict[str, Any]) -> dict[str, Any]:
 
     prepared = open_model(_peers.MODEL, given["precision"]).prepared
     how: dict[str, Any] = {"max_new_tokens": given["new"], "end_ids": ()}
-    how |= given.get("how", {})
     generate(prepared, given["warm_ids"], **how | {"max_new_tokens": 8})
     begun = time.perf_counter()
     made = generate(prepared, given["ids"], **how)
@@ -60,12 +50,9 @@ def main() -> int:
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--no-llama", action="store_true", help="leave llama.cpp out")
     parser.add_argument("--no-identity", action="store_true", help="leave the comparison in float32 out")
-    parser.add_argument("--ours", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.ours:
-        environment.prepare()
-        print(json.dumps(ours(json.loads(Path(asked.ours).read_text(encoding="utf-8")))))
-        return 0
+        return _peers.as_child(asked, ours)
     _peers.need_data(_peers.DIALOGS)
     from tunesmith.models.source import fetch
 

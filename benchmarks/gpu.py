@@ -10,8 +10,6 @@ bfloat16 with and without gradient checkpointing, with packed sequences off, wit
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
@@ -20,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import _peers
-
-from tunesmith.core import environment
 
 SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
@@ -89,12 +85,9 @@ def main() -> int:
     parser.add_argument("--shape", choices=SHAPES, default="1b")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--liger", action="store_true", help="TRL with liger-kernel, which must be in its environment")
-    parser.add_argument("--ours", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    environment.prepare()
     if asked.ours:
-        print(json.dumps(ours(json.loads(Path(asked.ours).read_text(encoding="utf-8")))))
-        return 0
+        return _peers.as_child(asked, ours)
     import torch
 
     if not torch.cuda.is_available() and asked.shape != "tiny":

@@ -8,16 +8,12 @@ computed again in the backward pass. Two steps are taken, in a process of its ow
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import _peers
-
-from tunesmith.core import environment
 
 
 def ours(given: dict[str, Any]) -> dict[str, Any]:
@@ -55,12 +51,9 @@ def main() -> int:
     parser = _peers.parser(__doc__)
     parser.add_argument("--length", type=int, default=8192)
     parser.add_argument("--memory-gb", type=float, default=8.0)
-    parser.add_argument("--ours", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.ours:
-        environment.prepare()
-        print(json.dumps(ours(json.loads(Path(asked.ours).read_text(encoding="utf-8")))))
-        return 0
+        return _peers.as_child(asked, ours)
     found = _peers.child(sys.executable, Path(__file__), "--ours", length=asked.length, memory_gb=asked.memory_gb)
     peak = found["peak_mb"] / 1000
     how = "layers computed again" if found["recompute"] else "everything kept"

@@ -4,7 +4,7 @@
 
 Rows of SST-2. Training: LoRA r=16, an instruction of 40 tokens, 32 rows a step. Scoring: 8 shots, both labels of every
 row. "Without sharing" is Tunesmith with every row laid down whole; the last peer is lm-eval's `hf` backend scoring the
-same contexts and continuations in bfloat16 (batches of 8, the fastest of 1, 8 and 32). The scores are compared too.
+same contexts and continuations in bfloat16, in batches of 8. The scores are compared too.
 `ours` and `peer` are rows a second beside lm-eval.
 """
 

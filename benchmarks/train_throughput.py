@@ -4,15 +4,13 @@
 
 SmolLM2-135M-Instruct, 8 rows a step, LoRA r=16 on all linear layers (or all weights). Every run has a process of its
 own; a figure is the median over its steps but the first. TRL runs with its defaults (`use_cpu=True`) and without
-gradient checkpointing, the fastest settings found for it. `ours` and `peer` are tokens a second beside TRL's defaults.
+gradient checkpointing. `ours` and `peer` are tokens a second beside TRL's defaults.
 The wall is what the matrix products of all parameters alone would allow, ``rate / (4 · parameters)`` for LoRA and
 ``/ (6 · parameters)`` for all weights, at the rate of a large bfloat16 product measured in between.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
@@ -21,21 +19,15 @@ from typing import Any
 
 import _peers
 
-from tunesmith.core import environment
-
 ROWS_A_STEP = 8
 
 
 def rows(steps: int) -> list[dict[str, Any]]:
     """Encoded DialogSum rows for so many steps, in our order: `ids` and `weights`."""
-    from tunesmith.core.config import resolve
     from tunesmith.recipes._bench import encode
-    from tunesmith.recipes._work import open_model, read_examples
+    from tunesmith.recipes._work import open_model
 
-    project = resolve(
-        {"model": _peers.MODEL, "task": "summarization", "data": {"train": str(_peers.DIALOGS), "validation": 0.1}}
-    )
-    project, examples = read_examples(project)
+    project, examples = _peers.dialogs()
     encoded, _ = encode(project, open_model(project.model), examples.train)
     return [{"ids": row.ids, "weights": row.weights} for row in encoded[: steps * ROWS_A_STEP]]
 
@@ -93,12 +85,9 @@ def main() -> int:
     parser = _peers.parser(__doc__)
     parser.add_argument("--method", choices=["lora", "full"], default="lora")
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--ours", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.ours:
-        environment.prepare()
-        print(json.dumps(ours(json.loads(Path(asked.ours).read_text(encoding="utf-8")))))
-        return 0
+        return _peers.as_child(asked, ours)
     _peers.need_data(_peers.DIALOGS)
     from tunesmith.models.source import fetch
 
