@@ -536,3 +536,23 @@ def test_a_damaged_checkpoint_costs_steps_and_nothing_else(
     assert taken[0] == 4
     assert _metrics(job) == whole["metrics"]
     assert _same(_weights(job), whole["weights"])
+
+
+def _first_token_drawn(row: Encoded, config: object, seed: int) -> Encoded:
+    """An objective's `rows`: the first token becomes one drawn from the seed."""
+    return Encoded((10 + seed % 50, *row.ids[1:]), row.weights)
+
+
+def test_an_objective_shows_rows_anew_each_epoch_and_the_same_when_repeated(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sft, "rows", _first_token_drawn, raising=False)
+    job, again = make_job(), make_job()
+    firsts = [[job.row(epoch, place).ids[0] for place in range(18)] for epoch in range(2)]
+    assert firsts[0] != firsts[1]
+    assert len(set(firsts[0])) > 9
+    assert firsts == [[again.row(epoch, place).ids[0] for place in range(18)] for epoch in range(2)]
+    assert [row.ids for row in job.shown] == [job.row(0, place).ids for place in range(18)]
+    packed = torch.cat([batch.tokens for batch in job.batches(1)]).tolist()
+    assert {firsts[0][place] for place in job.order(0)[: job.rows_a_step]} <= set(packed)
+    assert job.validation_loss() == job.validation_loss()

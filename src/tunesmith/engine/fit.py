@@ -78,7 +78,16 @@ class Job:
     @cached_property
     def longest(self) -> int:
         """Tokens in the longest row, virtual tokens included."""
-        return len(self.prefix) + max(len(row.ids) for row in self.rows)
+        return len(self.prefix) + max(len(row.ids) for row in self.shown)
+
+    @cached_property
+    def shown(self) -> Sequence[Encoded]:
+        """The rows as the objective shows them in the first epoch: as long, and with as many targets, as ever."""
+        return [self.row(0, place) for place in range(len(self.rows))]
+
+    def row(self, epoch: int, place: int) -> Encoded:
+        """A row as the objective shows it in an epoch, which follows from the seed (masked anew each time, say)."""
+        return _shown(self.project, self.rows[place], "rows", epoch, place)
 
     @cached_property
     def kept(self) -> memory.Kept:
@@ -101,7 +110,7 @@ class Job:
         return self._fitting_tokens()
 
     def _fitting_tokens(self) -> int:
-        targets = sum(map(_targets, self.rows)) / max(1, sum(len(row.ids) for row in self.rows))
+        targets = sum(map(_targets, self.shown)) / max(1, sum(len(row.ids) for row in self.shown))
         return memory.fitting_tokens(
             self.prepared,
             self.kept,
@@ -122,7 +131,7 @@ class Job:
         """The shape of the pack that takes most memory, found among the fullest steps of the first epoch."""
         order, a_step = self.order(0), self.rows_a_step
         steps = range(1, min(self.plan.steps, len(order) // a_step) + 1)
-        lengths = [[len(self.rows[i].ids) for i in order[(s - 1) * a_step : s * a_step]] for s in steps]
+        lengths = [[len(self.shown[i].ids) for i in order[(s - 1) * a_step : s * a_step]] for s in steps]
         fullest = sorted(steps, key=lambda s: -sum(lengths[s - 1]))[:3]
         widest = sorted(steps, key=lambda s: -sum(length**2 for length in lengths[s - 1]))[:3]
         shapes = [memory.Shape.of(batch) for step in {*fullest, *widest} for batch in self.batches(step)]
@@ -143,7 +152,7 @@ class Job:
         chosen: list[Encoded] = []
         for place in range((step - 1) * self.rows_a_step, step * self.rows_a_step):
             epoch, at = divmod(place, len(self.rows))
-            chosen.append(self.rows[self._epoch(epoch)[at]])
+            chosen.append(self.row(epoch, self._epoch(epoch)[at]))
         return [
             pack([chosen[i] for i in group], prefix=self.prefix)
             for group in plan(chosen, max_tokens=self.pack_tokens, prefix_length=len(self.prefix))
@@ -155,15 +164,15 @@ class Job:
         return self._orders[number]
 
     def validation_loss(self) -> float:
-        """Mean loss a target over the validation rows, nats."""
-        sums, counts = sequence_logprobs(
-            self.prepared, self.validation, prefix=self.prefix, max_tokens=2 * self.pack_tokens
-        )
+        """Mean loss a target over the validation rows, nats; the objective shows them alike every time."""
+        project = self.project
+        rows = [_shown(project, row, "validation", place) for place, row in enumerate(self.validation)]
+        sums, counts = sequence_logprobs(self.prepared, rows, prefix=self.prefix, max_tokens=2 * self.pack_tokens)
         return float(-sums.sum() / counts.sum())
 
     def receipt(self) -> dict[str, Any]:
         """The account of the tokens before step 1. Raises Mistake when nothing would be trained."""
-        trained, total = sum(map(_targets, self.rows)), sum(len(row.ids) for row in self.rows)
+        trained, total = sum(map(_targets, self.shown)), sum(len(row.ids) for row in self.shown)
         if not trained:
             raise Mistake("no token of any row is trained; expected answers; look at `tunesmith data check`")
         dearest = self.dearest_pack()  # chooses how the model is prepared, too
@@ -289,6 +298,12 @@ def _settings(project: Project) -> dict[str, Any]:
     """What makes a run what it is, beside its rows and plan: it cannot go on under others. As JSON gives it back."""
     told = {key: value for key, value in project.as_dict().items() if key in _SETTINGS}
     return dict(json.loads(json.dumps(told)))
+
+
+def _shown(project: Project, row: Encoded, *of: str | int) -> Encoded:
+    rows = getattr(project.objective.module, "rows", None)
+    shown: Encoded = rows(row, project.objective.config, derive(project.seed, *of)) if rows else row
+    return shown
 
 
 def _targets(row: Encoded) -> int:

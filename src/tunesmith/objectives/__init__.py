@@ -6,7 +6,14 @@ A choice holds
 * `NEEDS`: names of the terms (`_terms.Terms`) that the engine must compute for it;
 * `loss(terms, batch, config) -> (sum, count, metrics)`: a sum and a count, never a mean. The loop adds sums and counts
   over micro-batches, packs and machines and divides once, so accumulation is exact however the rows are divided.
-  `metrics` are sums over the same count, for logging, without gradient.
+  `metrics` are sums over the same count, for logging, without gradient;
+
+and, where it changes what the model is shown (masks, corrupted spans),
+
+* `resolve(config, tokenizer)`: a Config with what only the tokenizer knows filled in (the ids of masks and sentinels);
+  whoever trains calls it first;
+* `rows(row, config, seed) -> Encoded`: the row as it is learned this time. The seed is another one for every row and
+  epoch and the same when a run is repeated; of a row's seeds none may change its length or its number of targets.
 
 Held by `tests/contracts/test_objectives.py` for every file of the folder.
 """
