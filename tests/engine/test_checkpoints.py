@@ -20,6 +20,7 @@ from tunesmith.core.errors import Mistake
 from tunesmith.engine import checkpoints, optimizers
 from tunesmith.engine.fit import Job
 from tunesmith.engine.loop import Guard
+from tunesmith.methods._attachment import attached
 
 FILES = {"weights.safetensors", "optimizer.safetensors", "state.json"}
 
@@ -81,6 +82,19 @@ def test_what_was_saved_comes_back(
             parameter.grad = torch.ones_like(parameter)
         each.optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(_state(guard), _state(other_guard), strict=True))
+
+
+def test_what_a_method_remembers_comes_back(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    job, other = make_job(), make_job()
+    there, here = attached(job.prepared.model), attached(other.prepared.model)
+    assert there is not None
+    assert here is not None
+    there.memory["importance"] = torch.arange(4.0)
+    path = checkpoints.save(tmp_path, 1, job.prepared.model, _guard(job), {})
+    assert checkpoints.latest(tmp_path) == path
+    checkpoints.load(path, other.prepared.model, _guard(other))
+    assert here.memory.keys() == {"importance"}
+    assert torch.equal(here.memory["importance"], torch.arange(4.0))
 
 
 def test_no_file_is_a_pickle(make_job: Callable[..., Job], tmp_path: Path) -> None:

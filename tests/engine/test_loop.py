@@ -56,6 +56,7 @@ class Bench:
         batches: Callable[[int], Sequence[PackedBatch]] = _batches,
         **plan: Any,
     ) -> Iterator[Step]:
+        self.steps = steps
         objective: Any = SimpleNamespace(loss=loss)
         told = Plan(steps, self.rate, **{"lr_scheduler_type": "constant", "warmup_ratio": 0.0, **plan})
         return run(
@@ -66,8 +67,13 @@ class Bench:
             self.optimizer,
             told,
             self.guard,
-            on_step=lambda model, number: self.applied.append(number),
+            on_step=self.note,
         )
+
+    def note(self, model: Any, step: int, steps: int) -> None:
+        assert model is self.prepared.model
+        assert step <= steps == self.steps
+        self.applied.append(step)
 
     def state(self) -> tuple[list[Tensor], dict[str, Any]]:
         """Weights and optimizer, to compare with later."""

@@ -3,6 +3,7 @@
 checkpoints/step-000100/weights.safetensors     what trains, by parameter name
                         optimizer.safetensors   the optimizer's tensors and torch's random numbers
                         best.safetensors        the weights that validated best so far, where there are any
+                        memory.safetensors      what the method remembers from step to step, where it does
                         state.json              step, losses the guard remembers, the caller's own state
 """
 
@@ -23,11 +24,13 @@ from tunesmith.core.errors import Mistake
 from tunesmith.core.files import atomic_folder
 from tunesmith.core.progress import say
 from tunesmith.engine.loop import Guard
+from tunesmith.methods._attachment import attached
 
 KEEP = 2
 """Checkpoints kept: the latest, and the one before it should the disk have lied about the latest."""
 
-_WEIGHTS, _OPTIMIZER, _BEST, _STATE = "weights.safetensors", "optimizer.safetensors", "best.safetensors", "state.json"
+_WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+_BEST, _MEMORY = "best.safetensors", "memory.safetensors"
 
 
 def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -56,6 +59,8 @@ def save(
         save_file({**tensors, **_random_state()}, new / _OPTIMIZER)
         if best is not None:
             save_file({name: tensor.contiguous() for name, tensor in best.items()}, new / _BEST)
+        if (method := attached(model)) is not None and method.memory:
+            save_file({name: tensor.contiguous() for name, tensor in method.memory.items()}, new / _MEMORY)
         told = {"step": step, "optimizer": plain, "losses": list(guard.losses), "bad": guard.bad, "state": state}
         (new / _STATE).write_text(json.dumps(told), encoding="utf-8")
     for old in _all(folder)[:-KEEP]:
@@ -67,8 +72,8 @@ def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint below `folder`, None when there is none; a damaged one is passed over and told."""
     for checkpoint in reversed(_all(folder)):
         try:
-            best = [_BEST] if (checkpoint / _BEST).exists() else []
-            for part in [_WEIGHTS, _OPTIMIZER, *best]:
+            others = [part for part in (_BEST, _MEMORY) if (checkpoint / part).exists()]
+            for part in [_WEIGHTS, _OPTIMIZER, *others]:
                 with safe_open(checkpoint / part, framework="pt"):
                     pass
             state(checkpoint)
@@ -97,6 +102,9 @@ def load(checkpoint: Path, model: nn.Module, guard: Guard) -> tuple[int, dict[st
         )
     for name, parameter in ours.items():
         parameter.data.copy_(weights[name])
+    if (method := attached(model)) is not None and (checkpoint / _MEMORY).exists():
+        device = str(next(model.parameters()).device)
+        method.memory.update(load_file(checkpoint / _MEMORY, device=device))
     tensors = load_file(checkpoint / _OPTIMIZER)
     torch.set_rng_state(tensors.pop("rng"))
     if (rng := tensors.pop("cuda_rng", None)) is not None and torch.cuda.is_available():

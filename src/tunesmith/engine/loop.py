@@ -115,7 +115,7 @@ def run(
     guard: Guard,
     *,
     start: int = 0,
-    on_step: Callable[[Any, int], None] | None = None,
+    on_step: Callable[[Any, int, int], None] | None = None,
 ) -> Iterator[Step]:
     """Take steps `start + 1 … plan.steps`, yielding after each; the caller may stop at any time.
 
@@ -143,7 +143,7 @@ def run(
         if not event:
             optimizer.step()
             if on_step is not None:
-                on_step(prepared.model, number)
+                on_step(prepared.model, number, plan.steps)
         optimizer.zero_grad(set_to_none=True)
         if number % guard.keep_every == 0 and not event:
             guard.keep(number)

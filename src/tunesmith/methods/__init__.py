@@ -25,7 +25,11 @@ and, where it applies,
 * `resolve(config, tokenizer, instruction)`: a Config with what only the tokenizer and the task know filled in; whoever
   attaches a method for training calls it first (loading an artifact needs none of it);
 * `prefix_tokens(model)`: ids of virtual tokens, counted on from the embedding's rows, that stand before every sequence;
-* `param_groups(model)`, `on_step(model, step)`: for methods that need their own.
+* `param_groups(model)`: for the optimizer, each group with a `scale` on the learning rate;
+* `on_step(model, step, steps)`: called after optimizer step `step` of `steps`, gradients still there; what must outlast
+  the step lies in the attachment's `memory`, which checkpoints keep;
+* `written(model, config)`: the config and weights that go to disk, where they are not `config` and `state` (ranks that
+  were given up, a start that is subtracted); attached with that config, `restore` takes those weights.
 
 Held by `tests/contracts/test_methods.py` for every file of the folder: fresh = base, merged = adapted, detached = base,
 gradients reach every weight it owns and no other, saved and loaded = as trained, a target that matches nothing is an

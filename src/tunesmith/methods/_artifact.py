@@ -74,7 +74,10 @@ def save(
     a finite number, or the disk is full or read-only.
     """
     method = choice("methods", name)
-    state = method.state(model)
+    if hasattr(method, "written"):
+        config, state = method.written(model, config)
+    else:
+        state = method.state(model)
     _refuse_not_finite(state, f"{name}: not saved:", "lower learning_rate and train again")
     with atomic_folder(folder) as partial:
         if method.WHOLE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,15 @@ class Attachment:
     """What is attached to a model, and what the base was like before.
 
     It lies on the model itself, so a copy of the model takes its own along. `originals` holds the base's tensors that a
-    method trains in place (full, bitfit), by parameter name.
+    method trains in place (full, bitfit), by parameter name; `config` the method's, where it needs it later; `memory`
+    what it remembers from step to step, which checkpoints keep.
     """
 
     method: str
     required_grad: dict[str, bool]
     originals: dict[str, Tensor] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    config: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +45,14 @@ def attached(model: nn.Module) -> Attachment | None:
     return found
 
 
-def claim(model: nn.Module, method: str) -> Attachment:
+def claim(model: nn.Module, method: str, config: Any = None) -> Attachment:
     """Freeze the whole model in the name of `method` and remember what it was like.
 
     Raises RuntimeError when something is attached already: methods do not stack.
     """
     if (before := attached(model)) is not None:
         raise RuntimeError(f"{before.method} is attached to this model; detach it before attaching {method}")
-    attachment = Attachment(method, {name: p.requires_grad for name, p in model.named_parameters()})
+    attachment = Attachment(method, {name: p.requires_grad for name, p in model.named_parameters()}, config=config)
     setattr(model, _KEY, attachment)
     model.requires_grad_(False)
     return attachment

@@ -19,6 +19,10 @@ _ABOUT = frozenset(
 """Keys that say what the adapter is, not how it computes."""
 
 
+class NotMine(Mistake):
+    """Settings of PEFT's type that mean another method of ours (DoRA is one of PEFT's LoRA)."""
+
+
 def write(method: ModuleType, model: nn.Module, config: Section, base: str) -> dict[str, Any]:
     """What `adapter_config.json` says of `method`, attached to `model`."""
     return {
@@ -34,7 +38,7 @@ def recognise(settings: Mapping[str, Any], keys: Collection[str]) -> tuple[str, 
     """The method and config that compute what PEFT's `settings` and weights called `keys` mean.
 
     Every method of PEFT's type is asked in turn, since several of ours may be variants of one of theirs. Raises Mistake
-    when none can, with the first one's reason.
+    when none can, with the reason of the first one that they are meant for.
     """
     kind = settings.get("peft_type")
     kinds = {name: choice("methods", name).PEFT_TYPE for name in names("methods")}
@@ -48,7 +52,7 @@ def recognise(settings: Mapping[str, Any], keys: Collection[str]) -> tuple[str, 
             reason = " ".join(str(error).split())
             refusals.append(Mistake(f"adapter_config.json: {reason}; expected what peft wrote; copy it again"))
     if refusals:
-        raise refusals[0]
+        raise next((refusal for refusal in refusals if not isinstance(refusal, NotMine)), refusals[0])
     known = ", ".join(sorted({its for its in kinds.values() if its}))
     raise Mistake(f"adapter_config.json: peft_type: {kind} has no method here; expected one of {known}")
 
