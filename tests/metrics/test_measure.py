@@ -14,7 +14,7 @@ from tunesmith.metrics._measure import compare, measure
 
 def answers(right: int, wrong: int) -> list[Score]:
     return [Score(1.0, prediction="yes", references=("yes",))] * right + [
-        Score(0.0, prediction="no", references=("yes",))
+        Score(0.0, prediction="yes", references=("no",))
     ] * wrong
 
 
@@ -132,3 +132,21 @@ def test_it_reads_well() -> None:
     text = str(measure("accuracy", answers(30, 10)))
     assert text.startswith("accuracy 0.750 [0.")
     assert text.endswith(")")
+
+
+@pytest.mark.parametrize(("often", "told"), [(180, ""), (181, "90 % of the rows"), (190, "95 % of the rows")])
+def test_nearly_one_label_only_is_said(often: int, told: str) -> None:
+    scores = [Score(1.0, prediction="ham", references=("ham",))] * often
+    scores += [Score(0.0, prediction="ham", references=("spam",))] * (200 - often)
+    caution = measure("accuracy", scores).caution
+    assert caution.startswith(told)
+    assert ("macro F1" in caution) == bool(told)
+    # Nine in ten right, and yet: F1 of ham is 2 * 190 / (2 * 190 + 10), of spam 0.
+    assert measure("f1", scores).value == pytest.approx(often / (often + 200))
+
+
+def test_a_label_that_nearly_all_sets_have_is_said() -> None:
+    rows = [("film", "paris")] * 15 + [("film",)] * 15
+    assert "100 % of the rows are film" in measure("f1_micro", [Score(1.0, 1.0, row, (row,)) for row in rows]).caution
+    rows = [("film", "paris"), ("film",), ("rome",)] * 10
+    assert "of the rows are" not in measure("f1_micro", [Score(1.0, 1.0, row, (row,)) for row in rows]).caution

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
+import re
+import string
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +19,8 @@ from sacrebleu.metrics.chrf import CHRF
 from tunesmith.core.records import Score
 from tunesmith.core.rooms import choice
 from tunesmith.metrics import bits_per_byte, bleu, chrf, perplexity
+from tunesmith.metrics._mean import words as normalised
+from tunesmith.metrics._measure import counted, measure
 
 
 def row(prediction: str, *references: str) -> Score:
@@ -137,3 +142,50 @@ def test_a_hopeless_model_has_infinite_perplexity_without_a_warning() -> None:
 def test_judged_outputs_are_not_likelihoods(statistics: Callable[[list[Score]], object]) -> None:
     with pytest.raises(ValueError, match="judge outputs"):
         statistics([Score(1.0, prediction="yes", references=("yes",))])
+
+
+@pytest.mark.parametrize(
+    ("references", "nrefs"), [([["a", "b"], ["c", "d"]], "2"), ([["a"], ["b"]], "1"), ([["a"], ["b", "c"]], "var")]
+)
+def test_bleu_and_chrf_carry_sacrebleus_signature(references: list[list[str]], nrefs: str) -> None:
+    scores = [row("a", *some_references) for some_references in references]
+    version = importlib.metadata.version("sacrebleu")
+    signature = f"nrefs:{nrefs}|case:mixed|eff:no|tok:13a|smooth:exp|version:{version}"
+    assert measure("bleu", scores).signature == signature
+    signature = f"nrefs:{nrefs}|case:mixed|eff:yes|nc:6|nw:0|space:no|version:{version}"
+    assert measure("chrf", scores).signature == signature
+    assert measure("rouge_l", scores).signature == ""
+
+
+def test_questions_without_an_answer_are_told_apart() -> None:
+    """Four questions as SQuAD 2.0's script counts them; HasAns and NoAns weighed by their rows give the whole."""
+    scores = [
+        row("in Paris", "Paris", "Lyon"),  # P = 1/2, R = 1: 2/3
+        row("", "Rome"),  # abstained though there is an answer: 0
+        row("", ""),  # abstained rightly: 1
+        row("Jane", ""),  # answered what has no answer: 0
+    ]
+    assert measure("has_answer_f1", scores).value == pytest.approx((2 / 3 + 0) / 2)
+    assert measure("no_answer_f1", scores).value == 0.5
+    assert (measure("has_answer_f1", scores).n, measure("no_answer_f1", scores).n) == (2, 2)
+    assert measure("token_f1", scores).value == pytest.approx((2 / 3 + 0 + 1 + 0) / 4)
+    assert not counted("no_answer_f1", scores[:2])
+    assert not counted("has_answer_f1", scores[:2]), "it would be token_f1 again"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("The  Cat's\n hat", "cats hat"),  # lower, punctuation goes, article goes, white space is one blank
+        ("a.b", "ab"),  # punctuation goes without leaving a blank, so this article is none
+        ("An apple a day", "apple day"),
+        ("«Été»", "«été»"),  # only string.punctuation, which is ASCII
+        ("U.S.", "us"),
+        ("the", ""),
+    ],
+)
+def test_answers_are_normalised_as_squads_script_does(text: str, words: str) -> None:
+    """Its four steps as published: lower, remove_punc, remove_articles, white_space_fix."""
+    published = "".join(sign for sign in text.lower() if sign not in set(string.punctuation))
+    published = " ".join(re.sub(r"\b(a|an|the)\b", " ", published).split())
+    assert " ".join(normalised(text)) == published == words

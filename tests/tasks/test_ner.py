@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from tunesmith.core.records import Labelled
@@ -22,12 +22,44 @@ def test_the_answer_is_a_line_for_each_entity() -> None:
     assert ner.answer(Labelled("", tokens=("a", "b"), tags=("O", "O")), TYPES) == "none"
 
 
-@given(some.lists(some.sampled_from(["O", "B-person", "I-person", "B-creative-work", "I-creative-work"]), min_size=1))
-def test_what_is_written_is_read_back_where_every_word_is_another(tags: list[str]) -> None:
-    words = tuple(f"word{place}" for place in range(len(tags)))
-    record = Labelled("", tokens=words, tags=tuple(tags))
-    score = ner.judge(record, ner.answer(record, TYPES), TYPES)
-    assert list(spans(score.prediction)) == list(spans(tags))
+VOCABULARY = ("us", "US", "New", "York", "NewYork", "'s", "-", "|", "none", "Paris", "paris", ";")
+
+
+@some.composite
+def sentences(draw: some.DrawFn) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Words that repeat, overlap, differ in case alone or are punctuation; BIO tags, entities touching too."""
+    words, tags = list[str](), list[str]()
+    for length in draw(some.lists(some.integers(1, 3), max_size=8)):
+        kind = draw(some.sampled_from(["", *TYPES.labels]))
+        words += draw(some.lists(some.sampled_from(VOCABULARY), min_size=length, max_size=length))
+        tags += [f"B-{kind}", *[f"I-{kind}"] * (length - 1)] if kind else ["O"] * length
+    return tuple(words), tuple(tags)
+
+
+def stands_untagged_before(words: tuple[str, ...], tags: tuple[str, ...]) -> bool:
+    """Whether an entity's words also stand between the entity before it and the entity itself."""
+    before = 0
+    for _, first, end in spans(tags):
+        if any(words[place : place + end - first] == words[first:end] for place in range(before, first)):
+            return True
+        before = end
+    return False
+
+
+@settings(max_examples=400)
+@given(sentences())
+def test_what_is_written_is_read_back_to_the_very_tags(sentence: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
+    words, wanted = sentence
+    output = ner.answer(Labelled("", tokens=words, tags=wanted), TYPES)
+    assert (ner.tags(words, output, TYPES.labels) == wanted) != stands_untagged_before(words, wanted)
+
+
+def test_the_words_as_they_are_spelled_go_before_those_that_only_resemble() -> None:
+    assert found("US | location", ("join", "us", "in", "the", "US")) == [("location", 4, 5)]
+    assert found("New York | location", ("NewYork", "or", "New", "York")) == [("location", 2, 4)]
+    assert found("- 5 | person", ("5", "or", "-", "5")) == [("person", 2, 4)]
+    assert found("- 5 | person", ("5", "or", "5")) == [("person", 0, 1)]
+    assert found("us | location", ("in", "the", "US")) == [("location", 2, 3)]
 
 
 def test_a_name_that_occurs_twice_is_taken_from_left_to_right() -> None:

@@ -78,3 +78,15 @@ def test_a_chat_that_waits_for_its_answer() -> None:
     record = Chat(TALK[:3])
     assert chat.prompt(record, chat.Config()) == TALK[:3]
     assert chat.answer(record, chat.Config()) == ""
+
+
+def test_questions_without_an_answer_are_judged_as_squad_2_does() -> None:
+    config = question_answering.Config()
+    no_answer, answered = Labelled("Who?", context="Jane won."), Labelled("Who?", "Jane", context="Jane won.")
+    for output in ("unanswerable", "Unanswerable.", ""):
+        assert question_answering.judge(no_answer, output, config).prediction == ""
+        assert question_answering.judge(no_answer, output, config).value == 1.0
+        assert question_answering.judge(answered, output, config).value == 0.0
+    assert question_answering.judge(answered, "Jane", config).references == ("Jane",)
+    written = Labelled("Who?", "unanswerable", context="Jane won.")  # data that use the word themselves
+    assert question_answering.judge(written, "Jane", config) == question_answering.judge(no_answer, "Jane", config)

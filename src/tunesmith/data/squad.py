@@ -41,5 +41,6 @@ def _row(paragraph: dict[str, Any], question: dict[str, Any], source: str) -> Ro
     fields = {"input": question.get("question"), "context": paragraph.get("context")}
     if "answers" not in question and not question.get("is_impossible"):
         return Row(fields, source)
-    answers = list(dict.fromkeys(answer.get("text", "") for answer in question.get("answers") or []))
+    given = [] if question.get("is_impossible") else question.get("answers") or []
+    answers = list(dict.fromkeys(answer.get("text", "") for answer in given))
     return Row({**fields, "output": answers}, source)

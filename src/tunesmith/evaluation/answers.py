@@ -12,7 +12,7 @@ from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import track
 from tunesmith.core.records import Message, Score
 from tunesmith.core.rooms import choice
-from tunesmith.metrics._measure import Measurement, measure
+from tunesmith.metrics._measure import Measurement, counted, measure
 from tunesmith.models.load import context_length
 from tunesmith.prompts.budget import shortened
 from tunesmith.prompts.shots import Shots, as_messages
@@ -76,7 +76,7 @@ class Answerer:
     @property
     def by_likelihood(self) -> bool:
         """Whether the task's metric reads how expected the wanted turns are, and not what the model writes."""
-        return getattr(choice("metrics", self.task.module.METRIC), "READS", "") == "likelihood"
+        return bool(choice("metrics", self.task.module.METRIC).READS == "likelihood")
 
     def answer(
         self, records: Sequence[Any], prompting: Prompting = Prompting(), description: str = "answer"
@@ -98,16 +98,29 @@ class Answerer:
                 outputs = self.write(prompts[:LOOKED_AT], prompting)
             else:
                 outputs = self.write(prompts, prompting, bar.advance)
-            if self.by_likelihood:
-                scores = self.likelihoods(records, prompting, bar.advance)
-            else:
-                scores = tuple(module.judge(record, one, config) for record, one in zip(records, outputs, strict=True))
+            scores = self._scores(records, outputs, prompting, bar.advance)
         seconds = time.monotonic() - begun
-        names = (module.METRIC,) if self.by_likelihood else (module.METRIC, *module.METRICS)
         lengths = [len(ids) + len(prompting.prefix) for ids in self.template.prompts(prompts)]
         average = sum(lengths) / max(1, len(lengths))
-        metrics = {name: measure(name, scores) for name in names}
-        return Answers(outputs, scores, logprobs, average, seconds, module.METRIC, metrics)
+        metrics = {name: measure(name, rows) for name, rows in scores.items() if counted(name, rows)}
+        return Answers(outputs, scores[module.METRIC], logprobs, average, seconds, module.METRIC, metrics)
+
+    def _scores(
+        self, records: Sequence[Any], outputs: Sequence[str], prompting: Prompting, on_rows: Callable[[float], object]
+    ) -> dict[str, tuple[Score, ...]]:
+        """The rows' scores for each metric of the task: judged outputs, or how expected the wanted turns are.
+
+        A metric of outputs has none where not every row was answered in words.
+        """
+        module, config = self.task.module, self.task.config
+        judged: tuple[Score, ...] = ()
+        if not self.by_likelihood:
+            judged = tuple(module.judge(record, one, config) for record, one in zip(records, outputs, strict=True))
+        names = (module.METRIC, *module.METRICS)
+        expected = [name for name in names if choice("metrics", name).READS == "likelihood"]
+        hear = on_rows if self.by_likelihood else lambda n: None
+        likely = self.likelihoods(records, prompting, hear) if expected else ()
+        return {name: likely if name in expected else judged for name in names}
 
     def prompts(self, records: Sequence[Any], prompting: Prompting) -> list[tuple[Message, ...]]:
         """The messages of every row: worked examples as earlier turns, then the question.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +12,9 @@ from tunesmith.core.records import Score
 
 Array = NDArray[np.float64]
 Labels = frozenset[str]
+
+LEANING = 0.9
+"""More of the rows than this with one label, and a share of right answers says little."""
 
 
 def labels(score: Score) -> tuple[Labels, Labels]:
@@ -18,6 +24,16 @@ def labels(score: Score) -> tuple[Labels, Labels]:
 
 def _as_set(value: str | tuple[str, ...]) -> Labels:
     return frozenset((value,) if isinstance(value, str) else value)
+
+
+def leaning(scores: Sequence[Score]) -> str:
+    """A caution where nearly all rows have one label: whoever always gives it looks good without having looked."""
+    found = Counter(label for score in scores if score.references for label in _as_set(score.references[0]))
+    label, count = found.most_common(1)[0] if found else ("", 0)
+    if count <= LEANING * len(scores):
+        return ""
+    share = f"{100 * count / len(scores):.0f} % of the rows are {label}"
+    return f"{share}, and saying so always would be right as often; look at macro F1 (f1)"
 
 
 def counts(predicted: frozenset[object], wanted: frozenset[object]) -> tuple[int, int, int]:

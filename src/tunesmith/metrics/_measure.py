@@ -8,8 +8,9 @@ z²)`` of the metric's range, which for a share of 0 or 1 is exactly Wilson's in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,10 @@ _CHUNK = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A metric's value over `n` rows with its 95 % interval, and a caution where the test is small or saturated."""
+    """A metric's value over `n` rows with its 95 % interval, and a caution where the test is small or saturated.
+
+    `signature` holds the settings without which the number cannot be compared, for metrics that have such.
+    """
 
     metric: str
     value: float
@@ -37,6 +41,7 @@ class Measurement:
     high: float
     n: int
     caution: str = ""
+    signature: str = ""
 
     def __str__(self) -> str:
         note = f" ({self.caution})" if self.caution else ""
@@ -73,11 +78,20 @@ def measure(name: str, scores: Sequence[Score], seed: int = 0) -> Measurement:
 
     Raises Mistake for an unknown metric, no rows, or rows whose score is not a number.
     """
-    metric, rows = choice("metrics", name), _statistics(name, scores)
+    metric, scores = choice("metrics", name), counted(name, scores)
+    rows = _statistics(name, scores)
     value = float(metric.aggregate(rows.sum(axis=0, keepdims=True))[0])
     drawn = np.concatenate([metric.aggregate(counts @ rows) for counts in _resamples(len(rows), seed)])
     bounds = _interval(value, drawn, len(rows), metric.RANGE)
-    return Measurement(name, value, *bounds, len(rows), _caution(len(rows), bounds, value in metric.RANGE))
+    notes = (_caution(len(rows), bounds, value in metric.RANGE), _own(metric, "caution", scores))
+    caution = "; ".join(note for note in notes if note)
+    return Measurement(name, value, *bounds, len(rows), caution, _own(metric, "signature", scores))
+
+
+def counted(name: str, scores: Sequence[Score]) -> Sequence[Score]:
+    """The rows that the metric `name` is about: all of them, for most."""
+    rows: Callable[[Sequence[Score]], Sequence[Score]] = getattr(choice("metrics", name), "rows", lambda scores: scores)
+    return rows(scores)
 
 
 def compare(name: str, first: Sequence[Score], second: Sequence[Score], seed: int = 0) -> Difference:
@@ -87,7 +101,8 @@ def compare(name: str, first: Sequence[Score], second: Sequence[Score], seed: in
     """
     if len(first) != len(second):
         raise ValueError(f"a paired comparison needs the same rows on both sides; got {len(first)} and {len(second)}")
-    metric, rows, others = choice("metrics", name), _statistics(name, first), _statistics(name, second)
+    metric = choice("metrics", name)
+    rows, others = (_statistics(name, counted(name, side)) for side in (first, second))
     sign = 1.0 if metric.BETTER == "higher" else -1.0
     before, after = (metric.aggregate(side.sum(axis=0, keepdims=True))[0] for side in (rows, others))
     drawn = np.concatenate(
@@ -96,6 +111,11 @@ def compare(name: str, first: Sequence[Score], second: Sequence[Score], seed: in
     value, span = float(sign * (after - before)), metric.RANGE[1] - metric.RANGE[0]
     bounds = _interval(value, sign * drawn, len(rows), (-span, span))
     return Difference(name, value, *bounds, len(rows), _caution(len(rows), bounds, before == after in metric.RANGE))
+
+
+def _own(metric: ModuleType, what: str, scores: Sequence[Score]) -> str:
+    """What a metric says of these rows, "" where it has nothing to say."""
+    return str(getattr(metric, what, lambda scores: "")(scores))
 
 
 def _statistics(name: str, scores: Sequence[Score]) -> Array:

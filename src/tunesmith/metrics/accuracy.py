@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunesmith.core.records import Score
+from tunesmith.metrics import _counts
 from tunesmith.metrics._mean import Array, ratio, weighted
 
 BETTER = "higher"
@@ -29,3 +30,8 @@ def aggregate(totals: Array) -> Array:
 
 def _right(score: Score) -> float:
     return score.prediction in score.references if score.references else score.value
+
+
+def caution(scores: Sequence[Score]) -> str:
+    """A word where nearly all rows have the same label."""
+    return _counts.leaning(scores)

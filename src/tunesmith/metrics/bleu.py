@@ -14,6 +14,7 @@ import numpy as np
 
 from tunesmith.core.records import Score
 from tunesmith.metrics._mean import Array
+from tunesmith.metrics._sacrebleu import signature_of
 
 BETTER = "higher"
 UNIT = "BLEU points"
@@ -46,6 +47,13 @@ def aggregate(totals: Array) -> Array:
     logs = np.log(smoothed) - np.log(np.maximum(written, 1))
     brevity = np.minimum(0, 1 - reference / np.maximum(length, 1))
     return np.where(defined, 100 * np.exp(brevity + logs.mean(axis=1)), 0.0)
+
+
+def signature(scores: Sequence[Score]) -> str:
+    """sacrebleu's signature (Post 2018): references, case, tokens, smoothing, version."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    return signature_of(BLEU(tokenize=_tokens(scores)), scores)
 
 
 def _tokens(scores: Sequence[Score]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from tunesmith.core.records import Score
 from tunesmith.metrics._mean import Array
+from tunesmith.metrics._sacrebleu import signature_of
 
 BETTER = "higher"
 UNIT = "chrF points"
@@ -39,6 +40,13 @@ def aggregate(totals: Array) -> Array:
     below = _BETA_SQUARED * precision + recall
     above = 100 * (1 + _BETA_SQUARED) * precision * recall
     return np.asarray(np.divide(above, below, out=np.zeros(len(totals)), where=below != 0))
+
+
+def signature(scores: Sequence[Score]) -> str:
+    """sacrebleu's signature: references, case, orders, version."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    return signature_of(CHRF(), scores)
 
 
 def _best(prediction: str, references: Sequence[str | tuple[str, ...]]) -> Array:

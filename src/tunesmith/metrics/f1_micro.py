@@ -27,3 +27,8 @@ def statistics(scores: Sequence[Score]) -> Array:
 def aggregate(totals: Array) -> Array:
     """``2 TP / (2 TP + FP + FN)`` of the sums."""
     return _counts.f1(totals)
+
+
+def caution(scores: Sequence[Score]) -> str:
+    """A word where nearly all rows have the same label."""
+    return _counts.leaning(scores)

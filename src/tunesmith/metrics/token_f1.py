@@ -6,11 +6,10 @@ section 6.1). Where one of the two is empty the score is 1 if both are, else 0, 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from tunesmith.core.records import Score
-from tunesmith.metrics._mean import Array, best, ratio, weighted, words
+from tunesmith.metrics._mean import Array, best, overlap, ratio, weighted
 
 BETTER = "higher"
 UNIT = "F1 of words"
@@ -26,11 +25,3 @@ def statistics(scores: Sequence[Score]) -> Array:
 def aggregate(totals: Array) -> Array:
     """The weighted mean over rows."""
     return ratio(totals)
-
-
-def overlap(prediction: str, reference: str) -> float:
-    """F1 of two bags of normalised words, 0 to 1."""
-    ours, theirs = Counter(words(prediction)), Counter(words(reference))
-    if not ours or not theirs:
-        return float(ours == theirs)
-    return 2 * (ours & theirs).total() / (ours.total() + theirs.total())

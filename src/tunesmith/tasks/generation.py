@@ -1,4 +1,9 @@
-"""Text written freely from an instruction of each row's own, judged by ROUGE-L with the reference."""
+"""Text written freely from an instruction of each row's own (Alpaca, Dolly), judged by ROUGE-L with the reference.
+
+Many texts answer an instruction well and one of them is the reference, so ROUGE-L tells more of length and manner than
+of truth: read it between a model before and after tuning, on the same rows. Perplexity of the reference is told beside
+it, which moves even where no two words agree; it compares models of one tokenizer only.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from tunesmith.tasks._judge import judged
 from tunesmith.tasks._turns import answered, ask, question
 
 METRIC = "rouge_l"
-METRICS = ("token_f1",)
+METRICS = ("perplexity",)
 RECORD = Labelled
 FIELDS = {"input": "what is asked", "context": "what it is about", "output": "what should be written"}
 OPTIONAL: tuple[str, ...] = ("context",)

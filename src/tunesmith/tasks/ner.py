@@ -4,12 +4,17 @@ The answer has a line for each entity, in the order of the text: ``Empire State 
 there is none. That is short, needs no copying of the sentence, and keeps one entity one line whatever its words. A
 name is found among the tokens from left to right, each mention taken once, so that an entity named twice is two
 lines.
+
+What is written is read back to the very tags, whatever the words, with one exception: where a name's words also stand,
+untagged, between the entity before it and the entity itself ("Apple pie from Apple", the second alone tagged), the
+first of them is taken.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 from pydantic import Field
 
@@ -31,6 +36,8 @@ ALIASES = {
 }
 NONE = "none"
 _BETWEEN = " | "
+_SPELLINGS: tuple[Callable[[str], str], ...] = ("{}\0".format, str, str.casefold)
+"""What counts as spelled the same: word by word, then whatever the spaces, then whatever the case."""
 
 
 class Config(Section):
@@ -89,7 +96,7 @@ def tags(words: Sequence[str], output: str, labels: Sequence[str] = ()) -> tuple
     found = ["O"] * len(words)
     cursor = 0
     for name, kind in _entities(output, labels):
-        place = _find(words, name, found, cursor) or _find(words, name, found, 0)
+        place = _place(words, name, found, cursor)
         if place is None:
             continue
         first, end = place
@@ -99,22 +106,31 @@ def tags(words: Sequence[str], output: str, labels: Sequence[str] = ()) -> tuple
 
 
 def _entities(output: str, labels: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for line in output.splitlines():
-        name, bar, kind = line.strip().removeprefix("- ").rpartition(_BETWEEN.strip())
+    for line in output.split("\n"):
+        name, bar, kind = line.rpartition(_BETWEEN.strip())
         kind = recognised(kind, labels)
         if bar and name.strip() and kind and (kind in labels or not labels):
             yield name, kind
 
 
-def _find(words: Sequence[str], name: str, found: Sequence[str], start: int) -> tuple[int, int] | None:
-    """The first free run of words at or after `start` that spells `name`; spaces and case do not count."""
-    wanted = "".join(name.split()).casefold()
+def _place(words: Sequence[str], name: str, found: Sequence[str], cursor: int) -> tuple[int, int] | None:
+    """The free run of words that `name` means: after `cursor` if there is one, spelled the same if there is one."""
+    names = dict.fromkeys((name.strip(), name.strip().removeprefix("- ")))
+    tries = itertools.product((cursor, 0), names, _SPELLINGS)
+    return next((place for start, one, spell in tries if (place := _find(words, found, start, one, spell))), None)
+
+
+def _find(
+    words: Sequence[str], found: Sequence[str], start: int, name: str, spell: Callable[[str], str]
+) -> tuple[int, int] | None:
+    """The first free run of words at or after `start` that spells `name`."""
+    wanted = "".join(map(spell, name.split()))
     for first in range(start, len(words)):
         spelt = ""
         for end in range(first, len(words)):
             if found[end] != "O":
                 break
-            spelt += words[end].casefold()
+            spelt += spell(words[end])
             if spelt == wanted:
                 return first, end + 1
             if not wanted.startswith(spelt):

@@ -1,4 +1,9 @@
-"""A short answer to a question, from a passage where there is one, judged as SQuAD does."""
+"""A short answer to a question, from a passage where there is one, judged as SQuAD does.
+
+A question that its passage does not answer (SQuAD 2.0's `is_impossible`, an empty list of answers) is answered with
+the word `unanswerable`, is learned so, and counts as right when the model says so. Where there are such questions,
+F1 is also told for them and for the others apart.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,12 @@ from pydantic import Field
 
 from tunesmith.core.config import Section
 from tunesmith.core.records import Labelled, Message, Score
+from tunesmith.metrics._mean import words
 from tunesmith.tasks._judge import judged
 from tunesmith.tasks._turns import answered, ask
 
 METRIC = "token_f1"
-METRICS = ("exact_match",)
+METRICS = ("exact_match", "has_answer_f1", "no_answer_f1")
 RECORD = Labelled
 FIELDS = {
     "input": "the question",
@@ -57,9 +63,12 @@ def candidates(config: Config) -> tuple[str, ...]:
 
 
 def judge(record: Labelled, output: str, config: Config) -> Score:
-    """SQuAD's F1 of words with the best reference."""
-    references = tuple(reference or config.unanswerable for reference in record.references)
-    return judged(METRIC, output.strip(), references)
+    """SQuAD's F1 of words with the best reference; no answer, wanted or given, is the empty one, as in SQuAD 2.0."""
+    unanswerable = words(config.unanswerable)
+    prediction, *references = (
+        "" if words(text) == unanswerable else text.strip() for text in (output, *record.references)
+    )
+    return judged(METRIC, prediction, tuple(references))
 
 
 def max_new_tokens(config: Config) -> int:
