@@ -84,21 +84,20 @@ def expect(model: nn.Module, method: str) -> Attachment:
 
 
 def train_in_place(model: nn.Module, method: str, names: Iterable[str]) -> None:
-    """Make the base's own parameters `names` trainable, in float32; their tensors are kept for `release`.
+    """Claim the model for `method` and make the base's own parameters `names` trainable, in float32.
 
-    Tied parameters are one object and stay tied. Costs 4 bytes a number beside the tensor kept. Raises Mistake for a
-    quantized parameter, which has no gradient.
+    Their tensors are kept for `release`: that costs 4 bytes a number beside them. Tied parameters are one object and
+    stay tied. Raises Mistake for a quantized parameter, which has no gradient.
     """
-    attachment = expect(model, method)
     wanted = set(names)
     chosen = [(name, parameter) for name, parameter in model.named_parameters() if name in wanted]
     for name, parameter in chosen:
         if not parameter.is_floating_point():
-            release(model, method)
             raise Mistake(
                 f"method: {method} cannot train {name}, which is stored as {parameter.dtype}; "
                 "expected a model that is not quantized; load it unquantized or type --method.name lora"
             )
+    attachment = claim(model, method)
     for name, parameter in chosen:
         attachment.originals[name] = parameter.data
         parameter.data = parameter.data.to(torch.float32, copy=True)

@@ -45,7 +45,6 @@ def attach(model: nn.Module, config: Config) -> None:
             f"method: bitfit with biases: {str(config.biases).lower()}, norms: {str(config.norms).lower()} "
             "finds nothing to train in this model; type --method.norms true"
         )
-    _attachment.claim(model, _NAME)
     _attachment.train_in_place(model, _NAME, chosen)
 
 

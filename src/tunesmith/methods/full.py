@@ -28,7 +28,6 @@ class Config(Section):
 
 def attach(model: nn.Module, config: Config) -> None:
     """Make every parameter trainable, in float32. Raises Mistake for a quantized model."""
-    _attachment.claim(model, _NAME)
     _attachment.train_in_place(model, _NAME, [name for name, _ in model.named_parameters()])
 
 
