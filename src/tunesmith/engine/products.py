@@ -83,8 +83,8 @@ def onto(residual: Tensor, x: Tensor, layer: Any) -> Tensor:
 
 def gated(x: Tensor, gate: Any, up: Any, act: Any) -> Tensor:
     """``act(gate(x)) * up(x)`` of `x [tokens, in]`, at the precision of products (SwiGLU, arXiv 2002.05202, eq. 5)."""
-    found = _product([gate, up]) if _is_silu(act) and _plain(gate).bias is None and _plain(up).bias is None else None
-    if found is None:
+    found = _product([gate, up]) if _is_silu(act) else None
+    if found is None or any(_plain(layer).bias is not None for layer in (gate, up)):
         wide = x.float()
         return torch.mul(act(gate(wide)), up(wide)).to(x.dtype)
     out: Tensor = _Gated.apply(x, found[0], *found[1])  # type: ignore[no-untyped-call]  # of torch

@@ -1,0 +1,111 @@
+"""Small networks after the sublayers of a frozen model: narrow, bend, widen, add.
+
+Adapters (arXiv 1902.00751, section 2.1): ``h ← h + W_up f(W_down h + b_down) + b_up`` on what a sublayer gives, before
+it is added to the residual stream. Houlsby places one after attention and one after the feed-forward layer; Pfeiffer
+(arXiv 2005.00247, section 3.1) one after the feed-forward layer alone, at half the cost. `W_up` and both biases are
+zero at the start, so a fresh adapter changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from tunesmith.core.config import Section
+from tunesmith.methods import _attachment, _parts, _targets
+
+LEARNING_RATE = 1e-3
+MERGEABLE = False
+MIXABLE = True
+PEFT_TYPE: str | None = None
+WHOLE = False
+
+_NAME = "bottleneck"
+_WEIGHTS = ("down_weight", "down_bias", "up_weight", "up_bias")
+
+
+class Config(Section):
+    """The keys of ``method: {name: bottleneck}``."""
+
+    placement: Literal["houlsby", "pfeiffer"] = Field(
+        "pfeiffer", description="houlsby: after attention and feed-forward; pfeiffer: after feed-forward alone"
+    )
+    reduction_factor: float = Field(16.0, ge=1, description="the model's width over the bottleneck's")
+    activation: Literal["gelu", "relu", "silu", "tanh"] = Field("gelu", description="the bend between the two layers")
+
+
+class AdaptedLinear(nn.Module):
+    """A linear layer `base`, the last of a sublayer, and a bottleneck on what it gives, computed and added in float32.
+
+    `down_weight [narrow, out]`, `down_bias [narrow]`, `up_weight [out, narrow]` and `up_bias [out]` are float32
+    parameters. The result comes in the type of the base's own.
+    """
+
+    def __init__(self, base: nn.Module, config: Config) -> None:
+        super().__init__()
+        self.base = base
+        self.activation = config.activation
+        device = self.weight.device
+        width = self.weight.shape[1 if isinstance(base, Conv1D) else 0]
+        narrow = max(1, int(width / config.reduction_factor))
+        # Drawn on the CPU, so that a seed means the same start on every device; as large as what comes in, per channel.
+        down = torch.randn(narrow, width) * width**-0.5
+        self.down_weight = nn.Parameter(down.to(device))
+        self.down_bias = nn.Parameter(torch.zeros(narrow, device=device))
+        self.up_weight = nn.Parameter(torch.zeros(width, narrow, device=device))
+        self.up_bias = nn.Parameter(torch.zeros(width, device=device))
+
+    @property
+    def weight(self) -> Tensor:
+        """The base's weight: transformers' code here and there asks a linear layer for its type."""
+        weight: Tensor = self.base.weight  # type: ignore[assignment]  # nn.Module types every attribute Tensor | Module
+        return weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x [..., in]` to `[..., out]`."""
+        output: Tensor = self.base(x)
+        wide = output.to(self.down_weight.dtype)
+        narrow = getattr(functional, self.activation)(functional.linear(wide, self.down_weight, self.down_bias))
+        return (wide + functional.linear(narrow, self.up_weight, self.up_bias)).to(output.dtype)
+
+
+def attach(model: nn.Module, config: Config) -> None:
+    """Freeze the model and put an `AdaptedLinear` around the last layer of every sublayer that `placement` means.
+
+    Raises Mistake when the model's layers go by names unknown here.
+    """
+    found = _parts.find(model, _parts.FEEDFORWARD_OUTPUT, "feed-forward output")
+    if config.placement == "houlsby":
+        found |= _parts.find(model, _parts.ATTENTION_OUTPUT, "attention output")
+    _attachment.claim(model, _NAME)
+    for path, base in found.items():
+        _targets.replace(model, path, AdaptedLinear(base, config).train(base.training))
+
+
+def detach(model: nn.Module) -> None:
+    """Take the adapters away: the base's own modules are back in their places."""
+    _attachment.expect(model, _NAME)
+    for path, layer in list(_layers(model)):
+        _targets.replace(model, path, layer.base)
+    _attachment.release(model, _NAME)
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """The adapters' weights, by the model's own names for them: ``<path>.down_weight`` …."""
+    _attachment.expect(model, _NAME)
+    return {f"{path}.{name}": getattr(layer, name).detach() for path, layer in _layers(model) for name in _WEIGHTS}
+
+
+def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put what `state` gave back; raises Mistake unless names and shapes fit exactly."""
+    _attachment.copy_into(state(model), weights, _NAME)
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, AdaptedLinear]]:
+    return ((path, module) for path, module in model.named_modules() if isinstance(module, AdaptedLinear))

@@ -1,0 +1,88 @@
+"""The additive family in peft and peft's in ours: the same logits both ways, at toy size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from torch import Tensor
+
+from tunesmith.core.config import choose
+from tunesmith.methods import _artifact, ia3
+
+IDS = torch.tensor([[5, 81, 2, 300, 17, 44, 44, 9, 120], [7, 7, 250, 11, 99, 3, 60, 1, 8]])
+KINDS = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "gpt2")
+ToyModel = Callable[..., Any]
+# peft 0.21 still asks transformers 5.23 for an attribute by its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def disturb(parameters: Any) -> None:
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+
+def logits(model: Any, prefix: tuple[int, ...] = ()) -> Tensor:
+    """Ours takes the virtual tokens as ids; peft puts them in front by itself."""
+    ids = torch.cat([torch.tensor(prefix, dtype=torch.long).expand(len(IDS), -1), IDS], dim=1)
+    result: Tensor = model(input_ids=ids).logits
+    return result[:, -IDS.shape[1] :]
+
+
+def same(first: Tensor, second: Tensor) -> None:
+    torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5)
+
+
+def attached(model: Any, name: str, folder: Path, **keys: Any) -> Any:
+    """The model with a method attached, moved as by training, and saved."""
+    chosen = choose("methods", name, **keys)
+    torch.manual_seed(0)
+    chosen.module.attach(model, chosen.config)
+    disturb(p for p in model.parameters() if p.requires_grad)
+    _artifact.save(folder, model, name, chosen.config, _artifact.Origin("toy-base"))
+    return model
+
+
+FACTORS: list[tuple[str, dict[str, Any]]] = [
+    *((kind, {}) for kind in KINDS),
+    ("llama", {"target_modules": "all-linear"}),
+    ("llama", {"target_modules": ["o_proj", "v_proj"], "feedforward_modules": ["o_proj"]}),
+    ("qwen2", {"target_modules": ["q_proj", "down_proj"], "feedforward_modules": []}),
+    ("gpt2", {"target_modules": r".*h\.1\..*"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "keys"), FACTORS)
+def test_our_ia3_is_the_same_in_peft(kind: str, keys: dict[str, Any], toy_model: ToyModel, tmp_path: Path) -> None:
+    model = attached(toy_model(kind), "ia3", tmp_path / "ours", **keys)
+    loaded = peft.PeftModel.from_pretrained(toy_model(kind), tmp_path / "ours")
+    assert sum("ia3_l" in name for name, _ in loaded.named_parameters()) == len(ia3.state(model))
+    same(logits(loaded), logits(model))
+    same(logits(loaded.merge_and_unload()), logits(model))
+    assert not torch.allclose(logits(model), logits(toy_model(kind)), atol=1e-2)
+
+
+THEIRS: list[tuple[str, dict[str, Any]]] = [
+    *((kind, {}) for kind in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gpt2")),
+    ("phi3", {"target_modules": ["qkv_proj", "down_proj"], "feedforward_modules": ["down_proj"]}),
+    ("llama", {"target_modules": r".*layers\.1.*(k_proj|up_proj)", "feedforward_modules": r".*up_proj"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "keys"), THEIRS)
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")  # peft corrects itself on GPT-2
+def test_peft_ia3_is_the_same_in_ours(kind: str, keys: dict[str, Any], toy_model: ToyModel, tmp_path: Path) -> None:
+    wrapped = peft.get_peft_model(toy_model(kind), peft.IA3Config(task_type="CAUSAL_LM", **keys))
+    disturb(p for p in wrapped.parameters() if p.requires_grad)
+    wrapped.save_pretrained(tmp_path / "theirs")
+    model = toy_model(kind)
+    assert _artifact.load(tmp_path / "theirs", model)[0] == "ia3"
+    same(logits(model), logits(wrapped))
+    assert not torch.allclose(logits(model), logits(toy_model(kind)), atol=1e-2)
