@@ -23,6 +23,7 @@ def _rows(name: str) -> list[dict[str, Any]]:
 
 PROMPTS = _rows("general_prompts.jsonl")
 TEXTS = _rows("general_text.jsonl")
+REPLAYED = _rows("replay_prompts.jsonl")
 
 
 def _words(text: str) -> list[str]:
@@ -68,7 +69,16 @@ def test_every_passage_says_whose_it_is() -> None:
     assert all(any(name in source for source in borrowed) for name in PUBLIC_DOMAIN)
 
 
-@pytest.mark.parametrize(("rows", "key"), [(PROMPTS, "prompt"), (TEXTS, "text")], ids=["prompts", "texts"])
+def test_what_is_trained_on_is_not_what_is_measured_on() -> None:
+    assert 90 <= len(REPLAYED) <= 128
+    assert all(set(row) == {"prompt", "kind"} for row in REPLAYED)
+    measured = set().union(*(_grams(row["prompt"], 6) for row in PROMPTS))
+    assert [row["prompt"] for row in REPLAYED if _grams(row["prompt"], 6) & measured] == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "key"), [(PROMPTS, "prompt"), (REPLAYED, "prompt"), (TEXTS, "text")], ids=["prompts", "replayed", "texts"]
+)
 def test_nothing_is_there_twice_and_nothing_is_frayed(rows: list[dict[str, Any]], key: str) -> None:
     texts = [row[key] for row in rows]
     assert [(a, b) for a, b in itertools.combinations(texts, 2) if _grams(a) & _grams(b)] == []

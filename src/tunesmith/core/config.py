@@ -119,6 +119,24 @@ class Budget(Section):
     price_per_hour: float | None = Field(None, gt=0, description="what an hour of this machine costs, for the price")
 
 
+class Forgetting(Section):
+    """What holds a training to the base, and how much of it may be lost; all off unless asked for."""
+
+    replay: float = Field(
+        0.0, ge=0, lt=1, description="share of general rows among the training rows, answered by the base itself"
+    )
+    replay_data: str | list[str] | None = Field(
+        None, description="general rows of your own for replay: instructions with their answers"
+    )
+    kl: float = Field(0.0, ge=0, description="weight of KL(base ‖ tuned), nats a token, on general prompts")
+    l2: float = Field(0.0, ge=0, description="weight of half the squared distance of the weights from their start")
+    ewc: float = Field(0.0, ge=0, description="the same, each weight by its importance to the base's answers (mean 1)")
+    max_kl: float | None = Field(None, gt=0, description="KL(base ‖ tuned), nats a token, that may not be passed")
+    max_drop: float | None = Field(
+        None, gt=0, description="rise in bits per byte of general text that may not be passed"
+    )
+
+
 class Chosen:
     """A choice of a room with its validated config: `chosen.name`, `chosen.config`, `chosen.module`."""
 
@@ -191,6 +209,9 @@ class Project(Section):
     shots: int = Field(0, ge=0, description="examples put into the prompt, for `evaluate`")
     seed: int = Field(0, ge=0, description="every random choice follows from it")
     target: float | None = Field(None, description="a climb stops when the metric's interval lies above it")
+    forgetting: Forgetting = Field(
+        default_factory=lambda: Forgetting(), description="what holds a training to the base"
+    )
     budget: Budget = Field(default_factory=lambda: Budget(), description="what may be spent")
     output_dir: str = Field("runs/run", description="where the run is kept, from the current folder")
 
@@ -365,7 +386,14 @@ def _beside(project: Project, folder: Path) -> Project:
     data = {name: beside(getattr(project.data, name), folder) for name in _SOURCES}
     is_place = "/" in project.model or project.model.endswith(".gguf")  # a bare name is one of the catalogue
     model = beside(project.model, folder) if is_place else project.model
-    return project.model_copy(update={"data": project.data.model_copy(update=data), "model": model})
+    replay = {"replay_data": beside(project.forgetting.replay_data, folder)}
+    return project.model_copy(
+        update={
+            "data": project.data.model_copy(update=data),
+            "model": model,
+            "forgetting": project.forgetting.model_copy(update=replay),
+        }
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,8 +26,8 @@ from tunesmith.core.records import Encoded
 from tunesmith.core.seed import derive
 from tunesmith.engine import checkpoints, memory, optimizers
 from tunesmith.engine.journal import Fit as Fit
-from tunesmith.engine.journal import Journal
-from tunesmith.engine.loop import Guard, Plan, Step, run
+from tunesmith.engine.journal import Journal, Reading
+from tunesmith.engine.loop import Guard, Penalty, Plan, Step, run
 from tunesmith.engine.packing import PackedBatch, pack, plan
 from tunesmith.engine.prepare import Prepared
 from tunesmith.engine.scoring import sequence_logprobs
@@ -37,7 +37,7 @@ MOST_TOKENS = 1024
 KEEP_EVERY = 25
 """Steps between the states that are kept in memory to go back to."""
 _SETTINGS = {"method", "objective", "optimizer", "lr_scheduler_type", "warmup_ratio", "weight_decay", "momentum"}
-_SETTINGS |= {"max_grad_norm", "eval_steps", "early_stopping_patience", "save_steps", "precision", "seed"}
+_SETTINGS |= {"max_grad_norm", "eval_steps", "early_stopping_patience", "save_steps", "precision", "seed", "forgetting"}
 
 
 @dataclass
@@ -46,7 +46,8 @@ class Job:
 
     `parameters` are what the method's `param_groups` gave, or all that train. With a `folder` every step is written to
     `metrics.jsonl` and checkpoints are kept, from which the same job goes on bit for bit; without, nothing is written.
-    `seconds` is a deadline: the run stops in good order when it has passed.
+    `seconds` is a deadline: the run stops in good order when it has passed. `penalties` pull beside the objective;
+    `gate` is asked at every validation, and a run that it finds outside ends with the best weights that were inside.
     """
 
     prepared: Prepared
@@ -58,6 +59,8 @@ class Job:
     steps: int | None = None
     seconds: float | None = None
     description: str = "train"
+    penalties: Mapping[str, Penalty] = field(default_factory=dict)
+    gate: Callable[[], Reading] | None = None
     _orders: dict[int, list[int]] = field(default_factory=dict)
 
     @cached_property
@@ -217,6 +220,8 @@ def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
     guard = Guard(job.trained, optimizer, keep_every=min(KEEP_EVERY, project.save_steps or KEEP_EVERY))
     guard.keep(0)
     start = journal.resume(guard)
+    if job.gate is not None and journal.best is None:
+        journal.remember_best()  # of what is inside the gate, the start is all there is
     if start:
         job.pack_tokens = journal.fit.receipt["pack_tokens"]  # other packs would add up in another order
     every = project.eval_steps or max(1, min(100, job.plan.steps // 6))
@@ -230,7 +235,8 @@ def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
         optimizer,
         job.plan,
         guard,
-        start=start if journal.since_best < patience else job.plan.steps,
+        start=start if journal.since_best < patience and not journal.fit.stopped else job.plan.steps,
+        penalties=job.penalties,
         on_step=getattr(project.method.module, "on_step", None),
     )
     with track(job.plan.steps - start, "steps", job.description) as bar, _interrupt_after_a_step() as interrupted:
@@ -238,8 +244,10 @@ def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
             journal.note(step)
             journal.fit.seconds = before + time.monotonic() - begun
             late = job.seconds is not None and journal.fit.seconds >= job.seconds
-            if job.validation and (step.number % every == 0 or step.number == job.plan.steps or late):
-                journal.validated(step.number, job.validation_loss())
+            due = step.number % every == 0 or step.number == job.plan.steps or late
+            if due and (job.validation or job.gate):
+                loss = job.validation_loss() if job.validation else None
+                journal.validated(step.number, loss, job.gate() if job.gate else None)
             bar.advance(1, loss=step.loss, tokens=f"{journal.fit.tokens / max(journal.fit.seconds, 1e-9):,.0f}/s")
             journal.keep(step.number, guard, project.save_steps)
             if on_step is not None:
@@ -247,10 +255,9 @@ def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
             if interrupted():
                 journal.checkpoint(step.number, guard)
                 raise KeyboardInterrupt
-            if late and step.number < job.plan.steps:
+            if late and step.number < job.plan.steps and not journal.fit.stopped:
                 journal.fit.stopped = f"time: {job.seconds:.0f} s were given"
-                break
-            if journal.since_best >= patience:
+            if journal.fit.stopped or journal.since_best >= patience:
                 break
     if journal.since_best >= patience:
         journal.fit.stopped = f"no gain in {project.early_stopping_patience} validations"

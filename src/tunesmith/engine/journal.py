@@ -37,6 +37,14 @@ class Fit:
     receipt: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a gate measured, number by name, and why that is too much ("" while it is not)."""
+
+    measured: dict[str, float]
+    outside: str = ""
+
+
 class Journal:
     """The account of one run, in `folder` where there is one: `metrics.jsonl`, a line a step, and `checkpoints/`.
 
@@ -107,17 +115,29 @@ class Journal:
         }
         self._write({**line, "event": step.event} if step.event else line)
 
-    def validated(self, step: int, loss: float) -> None:
-        """Write a validation loss (nats a target) down, and keep the weights when it is the best so far."""
-        recent, self.losses = sum(self.losses) / max(1, len(self.losses)), []
-        self.fit.curve.append({"step": step, "loss": recent, "validation": loss})
-        self._write({"step": step, "validation_loss": loss})
-        self.since_best += 1
-        if loss < self.fit.best_loss:
-            self.fit.best_loss, self.fit.best_step, self.since_best = loss, step, 0
-            self._remember_best()
+    def validated(self, step: int, loss: float | None, gate: Reading | None = None) -> None:
+        """Write down a validation loss (nats a target) and what the gate measured, and keep the weights when best.
 
-    def _remember_best(self) -> None:
+        Weights outside the gate are never the best, and end the run; where there is no loss the latest inside are.
+        """
+        recent, self.losses = sum(self.losses) / max(1, len(self.losses)), []
+        measured = gate.measured if gate else {}
+        lost = {} if loss is None else {"validation": loss}
+        self.fit.curve.append({"step": step, "loss": recent, **lost, **measured})
+        self._write({"step": step, **{f"{name}_loss": value for name, value in lost.items()}, **measured})
+        if gate is not None and gate.outside:
+            back = f"the weights of step {self.fit.best_step}" if self.fit.best_step else "the start, nothing learned"
+            self.fit.stopped = f"step {step}: {gate.outside}: back to {back}"
+            say(self.fit.stopped)
+            return
+        self.since_best += 1
+        if loss is None or loss < self.fit.best_loss:
+            self.fit.best_loss = math.inf if loss is None else loss
+            self.fit.best_step, self.since_best = step, 0
+            self.remember_best()
+
+    def remember_best(self) -> None:
+        """Keep the present weights as those that the run leaves in place."""
         trained = dict(checkpoints.trained(self.model))
         if self.best is None:
             self.best = {name: parameter.detach().clone() for name, parameter in trained.items()}

@@ -11,7 +11,7 @@ import copy
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from types import ModuleType
@@ -28,6 +28,11 @@ from tunesmith.engine.prepare import Prepared
 
 PATIENCE_WITH_NAN = 5
 """Bad steps in a row after which a run is given up: it has diverged, and skipping batches will not help."""
+
+
+Penalty = Callable[[Prepared, int, float], float]
+"""Something beside the objective that a step keeps small: called with the model, the step and a scale, it adds `scale`
+times its gradient to the weights' and returns its value. It depends on nothing else, so that a run resumes."""
 
 
 class Diverged(Mistake):
@@ -115,12 +120,14 @@ def run(
     guard: Guard,
     *,
     start: int = 0,
+    penalties: Mapping[str, Penalty] | None = None,
     on_step: Callable[[Any, int, int], None] | None = None,
 ) -> Iterator[Step]:
     """Take steps `start + 1 … plan.steps`, yielding after each; the caller may stop at any time.
 
     The gradient of a step is that of the sum over all its packs divided by their common count, so packing,
-    accumulation and batch size give the same update. Raises Mistake when a step has nothing to learn from, or when
+    accumulation and batch size give the same update; the gradients of `penalties` come on top, and their values are
+    among the step's metrics. Raises Mistake when a step has nothing to learn from, or when
     training diverges.
     """
     for number in range(start + 1, plan.steps + 1):
@@ -132,12 +139,13 @@ def run(
         prepared.model.train()
         total, count, tokens, sums = 0.0, 0.0, 0, dict[str, float]()
         for batch in batches(number):
-            loss, targets, metrics = _learn(prepared, objective, config, batch)
+            loss, targets, told = _learn(prepared, objective, config, batch)
             total, count, tokens = total + loss, count + targets, tokens + len(batch.tokens)
-            for name, value in metrics.items():
+            for name, value in told.items():
                 sums[name] = sums.get(name, 0.0) + value
         if count == 0:
             raise Mistake(f"step {number} has no trained tokens; see the receipt, and raise max_length if rows are cut")
+        pulls = {name: penalty(prepared, number, count) for name, penalty in (penalties or {}).items()}
         norm = _average_and_clip(guard.parameters, count, plan.max_grad_norm)
         event = guard.judge(total / count, norm)
         if not event:
@@ -148,9 +156,8 @@ def run(
         if number % guard.keep_every == 0 and not event:
             guard.keep(number)
         prepared.model.eval()
-        yield Step(
-            number, total / count, rate, norm, tokens, {name: value / count for name, value in sums.items()}, event
-        )
+        metrics = {name: value / count for name, value in sums.items()} | pulls
+        yield Step(number, total / count, rate, norm, tokens, metrics, event)
 
 
 def _learn(

@@ -81,6 +81,11 @@ def forgetting(prepared: Prepared, base: Base, *, prefix: Sequence[int] = ()) ->
     return Forgetting(float(divergence(base.distributions, now).mean()), bits, bits.value - base.bits_per_byte.value)
 
 
+def replay_prompts() -> list[str]:
+    """General prompts that forgetting is not measured on: a training may use the base's answers to them."""
+    return _column("replay_prompts.jsonl", "prompt")
+
+
 def _bits(prepared: Prepared, texts: Sequence[Encoded], lengths: Sequence[int], prefix: Sequence[int]) -> Measurement:
     from tunesmith.engine.scoring import sequence_logprobs
 

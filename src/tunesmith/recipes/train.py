@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from typing import Any
@@ -12,11 +13,11 @@ from tunesmith.core.progress import say
 from tunesmith.core.seed import seed_everything
 from tunesmith.engine.fit import Job, fit
 from tunesmith.evaluation.answers import Answerer, Prompting
-from tunesmith.evaluation.forgetting import forgetting, remember
 from tunesmith.evaluation.report import write_run_report
 from tunesmith.methods._attachment import trainable
 from tunesmith.recipes import _artifacts
 from tunesmith.recipes._bench import encode, encode_validation
+from tunesmith.recipes._forgetting import restrain
 from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._record import recorded
 from tunesmith.recipes._work import folder_of, need, open_model, read_examples
@@ -35,8 +36,8 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
     with recorded(project, "train", folder, examples) as record, PeakMemory() as peak:
         begun = time.monotonic()
         model = open_model(project.model, project.precision)
-        base = remember(model.prepared, model.template) if evaluate else None
         encoded, cut = encode(project, model, examples.train)
+        restraint = restrain(project, model, len(encoded))
         encoded_validation = encode_validation(project, model, examples)
         method = resolved(project.method, project, model)
         seed_everything(project.seed)
@@ -46,14 +47,16 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
         job = Job(
             model.prepared,
             project,
-            encoded,
+            [*encoded, *restraint.rows],
             encoded_validation,
             prefix,
             folder,
             seconds=project.budget.minutes * 60,
             description=method.name,
+            penalties=restraint.penalties(prefix),
+            gate=restraint.gate(prefix),
         )
-        receipt = {**job.receipt(), **cut, "template": model.template.hash}
+        receipt = {**job.receipt(), **cut, "replayed_rows": len(restraint.rows), "template": model.template.hash}
         _artifacts.write_json(folder / "receipt.json", receipt)
         say(f"{receipt['trained_tokens']:,} of {receipt['tokens']:,} tokens trained, {_cut(cut)}")
         done = fit(job)
@@ -63,10 +66,10 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
         outcome.config = {**method.as_dict(), "learning_rate": job.plan.learning_rate, "steps": done.steps}
         prompting = Prompting(prefix=prefix)
         outcome.artifact_bytes = _artifacts.save(folder / "artifact", model, project.task, prompting, method)
-        if base is not None and examples.validation:
+        if evaluate and examples.validation:
             answers = Answerer(model.prepared, model.template, project.task).answer(examples.validation, prompting)
             outcome.measured(answers, examples.validation, project.task)
-            lost = forgetting(model.prepared, base, prefix=prefix)
+            lost = restraint.lost(method, prefix)
             outcome.forgetting_kl, outcome.forgetting_bits_per_byte = lost.kl, lost.rise
             record.measured("validation", answers.metrics, {"rung": method.name})
         record.left(method.name, folder / "artifact", model.loaded.name)
@@ -82,7 +85,7 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
             "model": project.model,
             "data": {"version": examples.version, **examples.counts(), "notes": list(examples.notes)},
             "machine": inspect(torch=True).as_dict(),
-            "best_validation_loss": done.best_loss if done.curve else None,
+            "best_validation_loss": done.best_loss if math.isfinite(done.best_loss) else None,
             "command": f'tunesmith generate --artifact {folder} "your text"',
         }
         _artifacts.write_json(folder / "result.json", result)
