@@ -74,9 +74,11 @@ def rows(task: ModuleType) -> Rows:
 
 def test_says_what_it_is(name: str, task: ModuleType) -> None:
     assert summary("tasks", name)
-    assert {"instruction", "max_new_tokens"} <= set(task.Config.model_fields)
+    assert {"instruction", "system"} & set(task.Config.model_fields)
+    assert "max_new_tokens" in task.Config.model_fields
     assert all(field.description for field in task.Config.model_fields.values())
-    assert set(task.FIELDS) <= {field.name for field in dataclasses.fields(task.RECORD)}
+    besides = {"system"} if task.RECORD is Chat else set()  # a column that becomes a turn
+    assert set(task.FIELDS) <= {field.name for field in dataclasses.fields(task.RECORD)} | besides
     assert set(task.OPTIONAL) <= set(task.FIELDS) == set(task.ALIASES)
     usual = [alias for aliases in task.ALIASES.values() for alias in aliases]
     assert len(set(usual)) == len(usual), "one column name cannot stand for two fields"

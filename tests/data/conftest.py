@@ -33,7 +33,12 @@ FIELDS: dict[str, Any] = {
         "fields": {"tokens": "the words", "tags": "their tags"},
         "aliases": {"tokens": ("words",), "tags": ("ner_tags",)},
     },
-    "chat": {"record": Chat, "fields": {"messages": "a list of turns"}},
+    "chat": {
+        "record": Chat,
+        "fields": {"messages": "a list of turns", "system": "what the model is told before"},
+        "optional": ("system",),
+        "aliases": {"system": ("system_prompt",)},
+    },
 }
 
 

@@ -140,3 +140,28 @@ def test_a_conversation_out_of_order_is_a_bad_row_by_its_turn(
 def test_the_format_has_the_names_people_have_for_it(write: Write, read_as: Any, name: str) -> None:
     path = write("a.jsonl", lines({"turns": TURNS}))
     assert read_as("chat", path, format=name).formats == ("sharegpt",)
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"), [("prompt", "completion"), ("question", "answer"), ("user", "assistant")]
+)
+def test_a_system_column_stands_before_the_conversation(write: Write, read_as: Any, asked: str, answered: str) -> None:
+    row = {asked: "Hi", answered: "Ho", "system": "Be brief."}
+    assert [turn.role for turn in first(read_as, write, "chat", row).messages] == ["system", "user", "assistant"]
+    plain = first(read_as, write, "chat", {**row, "system": ""})
+    assert [turn.role for turn in plain.messages] == ["user", "assistant"]
+
+
+def test_a_system_column_beside_the_turns_and_in_a_task_of_single_answers(write: Write, read_as: Any) -> None:
+    row = {"talk": TURNS, "system_prompt": "Be brief."}
+    record = first(read_as, write, "chat", row, columns={"messages": "talk"})
+    assert record.messages[0] == Message("system", "Be brief.")
+    record = first(
+        read_as, write, "chat", {"talk": TURNS, "told": "Be long."}, columns={"messages": "talk", "system": "told"}
+    )
+    assert record.messages[0] == Message("system", "Be long.")
+    own = [{"role": "system", "content": "Mine."}, *TURNS]
+    record = first(read_as, write, "chat", {**row, "talk": own}, columns={"messages": "talk"})
+    assert record.messages[0] == Message("system", "Mine.")
+    record = first(read_as, write, "texts", {"prompt": "Hi", "completion": "Ho", "system": "Be brief."})
+    assert (record.input, record.output) == ("Be brief.\n\nHi", "Ho")

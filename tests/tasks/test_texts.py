@@ -69,7 +69,7 @@ def test_a_chat_is_learned_whole_and_asked_for_its_last_reply() -> None:
 
 
 def test_the_system_prompt_is_for_chats_that_have_none() -> None:
-    config, own = chat.Config(instruction="Be kind."), Message("system", "Be rude.")
+    config, own = chat.Config(system="Be kind."), Message("system", "Be rude.")
     assert chat.prompt(Chat(TALK), config)[0] == Message("system", "Be kind.")
     assert chat.conversation(Chat((own, *TALK)), config) == (own, *TALK)
 

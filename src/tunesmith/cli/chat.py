@@ -14,7 +14,10 @@ from tunesmith.core import progress
 def command(
     artifact: Annotated[str | None, typer.Option(help="A run's folder, or an adapter's.")] = None,
     model: Annotated[str | None, typer.Option(help="A plain model instead of an artifact.")] = None,
-    system: Annotated[str, typer.Option(help="What the model is told before the conversation.")] = "",
+    system: Annotated[
+        str,
+        typer.Option(help="What the model is told first; default: its task's system prompt."),
+    ] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens a reply may have.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 answers alike every time.")] = 0.7,
     top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Only the likeliest tokens of this mass.")] = 0.9,

@@ -17,6 +17,7 @@ _ANSWERS = frozenset({"output", "tags"})
 _IDENTIFIERS = re.compile(r"(.*_)?(id|idx|index|guid|uuid|key|fname|filename|url|title|split)(_.*)?")
 _SURE, _LIKELY = 0.9, 0.5
 _TURN = {"input": "what is asked", "output": "what is answered"}
+_SYSTEM = {"system": ("system_prompt", "system_message")}
 
 Fields = Mapping[str, Any]
 Getter = Callable[[Fields], Any]
@@ -49,8 +50,9 @@ class Wanted:
 
     def as_turn(self) -> Wanted:
         """What a conversation of one question and one answer needs, for files that have no list of turns."""
-        usual = {"input": PROMPTS, "output": COMPLETIONS}
-        return Wanted(Labelled, _TURN, usual, labels=None, inputs_only=self.inputs_only)
+        fields = {**_TURN, "system": "what the model is told before"}
+        usual = {"input": PROMPTS, "output": COMPLETIONS, **_SYSTEM}
+        return Wanted(Labelled, fields, usual, ("system",), None, self.inputs_only)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class Builder:
             return Text(self._text(values.get("text"), "text"), source)
         if "tokens" in values:
             return self._tagged(values, source)
-        return self._labelled(self._flat(values) if "messages" in values else values, source)
+        as_turns = "messages" in values or values.get("system")
+        return self._labelled(self._flat(values) if as_turns else values, source)
 
     def _labelled(self, values: Mapping[str, Any], source: str) -> Labelled:
         given = self._text(values.get("input"), "input")
@@ -101,6 +102,11 @@ class Builder:
         return tuple(self._text(part, name, required=False) for part in value)
 
     def _messages(self, values: Mapping[str, Any]) -> tuple[Message, ...]:
+        turns = self._turns(values)
+        system = self._text(values.get("system"), "system", required=False)
+        return (Message("system", system), *turns) if system and turns[0].role != "system" else turns
+
+    def _turns(self, values: Mapping[str, Any]) -> tuple[Message, ...]:
         if "messages" in values:
             messages = messages_of(values["messages"], self._name("messages"), self.inputs_only, self.notes)
             for message in messages:

@@ -17,11 +17,11 @@ def fits(fields: Mapping[str, Any]) -> float:
 
 
 def reshape(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`input` and `output`, or `messages` when the prompt is a list of them."""
+    """`input`, `output` and the `system` column, or `messages` when the prompt is a list of them."""
     prompt = fields.get(_first(fields, PROMPTS) or "prompt")
     completion = fields.get(_first(fields, COMPLETIONS) or "completion")
     if not isinstance(prompt, list):
-        return {"input": prompt, "output": completion}
+        return {"input": prompt, "output": completion, "system": fields.get("system")}
     answer = completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
     for turn in [*prompt, *answer]:
         if not isinstance(turn, dict):

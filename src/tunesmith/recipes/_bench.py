@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from tunesmith.core.records import Encoded
 from tunesmith.evaluation.answers import Answerer
 from tunesmith.evaluation.forgetting import remember
 from tunesmith.models.load import context_length
-from tunesmith.prompts.budget import cut
+from tunesmith.prompts.budget import Cut, cut
 from tunesmith.recipes._artifacts import write_json
 from tunesmith.recipes._race import within
 from tunesmith.recipes._rungs import Bench
 from tunesmith.recipes._work import Examples, Model, need, need_memory, open_model
+from tunesmith.tasks import _balance
 
 MEASURED_SHARE = 0.05
 """Share of a climb's time that measuring one rung on the validation rows may take."""
@@ -37,7 +39,7 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
     need(examples.validation, "validation")
     model = open_model(project.model, project.precision)
     need_memory(project)
-    encoded, lost = encode(project, model, examples.train)
+    encoded, lost = encode_training(project, model, examples.train)
     encoded_validation = encode_validation(project, model, examples)
     begun = time.monotonic()
     base = remember(model.prepared, model.template)
@@ -60,6 +62,38 @@ def encode(project: Project, model: Model, records: Sequence[Any]) -> tuple[list
 
     Raises Mistake when none is left.
     """
+    kept = _cut(project, model, records)
+    return list(kept.rows), {"rows_dropped": kept.dropped, "rows_truncated": kept.truncated}
+
+
+def encode_training(project: Project, model: Model, records: Sequence[Any]) -> tuple[list[Encoded], dict[str, Any]]:
+    """`encode` for the rows to learn from: those of rare labels weigh more or come several times, as the task asks.
+
+    What is told besides are the rows of each label, their weights, and how many rows were added.
+    """
+    kept, (module, config) = _cut(project, model, records), (project.task.module, project.task.config)
+    told: dict[str, Any] = {"rows_dropped": kept.dropped, "rows_truncated": kept.truncated}
+    if not hasattr(module, "classes"):
+        return list(kept.rows), told
+    classes, rows = [module.classes(record, config) for record in kept.records], list(kept.rows)
+    told["rows_by_label"] = _balance.counts(classes)
+    if config.class_weights != "none":
+        told["class_weights"] = _balance.class_weights(classes, config.class_weights)
+        factors = _balance.row_weights(classes, config.class_weights)
+        rows = [_weighted(row, factor) for row, factor in zip(rows, factors, strict=True)]
+    if config.sampling == "balanced":
+        times = _balance.repeats(classes)
+        told["rows_repeated"] = sum(times) - len(rows)
+        rows = [row for row, count in zip(rows, times, strict=True) for _ in range(count)]
+    return rows, told
+
+
+def _weighted(row: Encoded, factor: float) -> Encoded:
+    return replace(row, weights=tuple(factor * weight for weight in row.weights))
+
+
+def _cut(project: Project, model: Model, records: Sequence[Any]) -> Cut:
+    """The rows as tokens, none longer than the model's context and `max_length`. Raises Mistake when none is left."""
     module, config = project.task.module, project.task.config
     length = min(project.max_length, context_length(model.loaded.model.config))
     kept = cut(
@@ -74,7 +108,7 @@ def encode(project: Project, model: Model, records: Sequence[Any]) -> tuple[list
         longer = "raise max_length" if length == project.max_length else "choose a model that sees more"
         advice = "shorten the instruction" if project.too_long == "truncate" else "type --too-long truncate"
         raise Mistake(f"no row fits into {length:,} tokens ({which}); {longer}, or {advice}")
-    return list(kept.rows), {"rows_dropped": kept.dropped, "rows_truncated": kept.truncated}
+    return kept
 
 
 def encode_validation(project: Project, model: Model, examples: Examples) -> list[Encoded]:

@@ -45,7 +45,7 @@ class Bench:
     validation: Sequence[Any]
     encoded: Sequence[Any]
     encoded_validation: Sequence[Any]
-    cut: dict[str, int]
+    cut: dict[str, Any]
     base: Base | None = None
     seconds_per_query: float = 0.0
     forgetting_seconds: float = 0.0

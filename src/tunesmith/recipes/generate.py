@@ -21,6 +21,11 @@ class Speaker:
     answerer: Answerer
     prompting: Prompting
 
+    @property
+    def system(self) -> str:
+        """The system prompt of the task, "" where it has none."""
+        return str(getattr(self.answerer.task.config, "system", ""))
+
     def answer(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """The task's answer to each text; for labels with each label's probability."""
         task = self.answerer.task
@@ -46,10 +51,15 @@ class Speaker:
         seed: int = 0,
         on_text: Callable[[str], object] | None = None,
     ) -> str:
-        """The assistant's next turn. `on_text` hears the text as it grows, a piece at a time."""
+        """The assistant's next turn, after the task's system prompt where the conversation has none of its own.
+
+        `on_text` hears the text as it grows, a piece at a time.
+        """
         from tunesmith.engine.generation import Sampling
 
         sampling = Sampling(temperature, top_p, seed)
+        if self.system and not any(message.role == "system" for message in messages):
+            messages = (Message("system", self.system), *messages)
         return self.answerer.converse(
             messages, self.prompting, max_new_tokens=max_new_tokens, sampling=sampling, on_text=on_text
         )

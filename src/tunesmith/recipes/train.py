@@ -16,7 +16,7 @@ from tunesmith.evaluation.answers import Answerer, Prompting
 from tunesmith.evaluation.report import write_run_report
 from tunesmith.methods._attachment import trainable
 from tunesmith.recipes import _artifacts
-from tunesmith.recipes._bench import encode, encode_validation
+from tunesmith.recipes._bench import encode_training, encode_validation
 from tunesmith.recipes._forgetting import restrain
 from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._record import recorded
@@ -36,7 +36,7 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
     with recorded(project, "train", folder, examples) as record, PeakMemory() as peak:
         begun = time.monotonic()
         model = open_model(project.model, project.precision)
-        encoded, cut = encode(project, model, examples.train)
+        encoded, cut = encode_training(project, model, examples.train)
         restraint = restrain(project, model, len(encoded))
         encoded_validation = encode_validation(project, model, examples)
         method = resolved(project.method, project, model)
@@ -101,5 +101,5 @@ def resolved(method: Chosen, project: Project, model: Any) -> Chosen:
     return Chosen(method.room, method.name, method.module.resolve(method.config, model.loaded.tokenizer, instruction))
 
 
-def _cut(cut: dict[str, int]) -> str:
+def _cut(cut: dict[str, Any]) -> str:
     return f"{cut['rows_truncated']} rows cut, {cut['rows_dropped']} dropped"

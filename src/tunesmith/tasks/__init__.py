@@ -2,7 +2,8 @@
 
 A file `tasks/<name>.py` has
 
-* ``Config(Section)``: `instruction` and `max_new_tokens` at least, every field with a default;
+* ``Config(Section)``: `instruction` (of a conversation: `system`) and `max_new_tokens` at least, every field with a
+  default;
 * ``RECORD``: the type of its records, `Labelled` or `Chat`;
 * ``FIELDS``: each field of a record that a data column can fill, and what it is;
 * ``OPTIONAL``: those of them that may be missing; ``ALIASES``: what people usually call the column;
@@ -14,7 +15,9 @@ A file `tasks/<name>.py` has
 * ``candidates(config) -> texts`` to choose between by log-probability, () where the answer is written freely;
 * ``judge(record, output, config) -> Score``: the output read and set beside the references, `value` the metric of this
   row alone (where METRIC reads likelihoods, evaluation makes the scores for it and `judge` serves METRICS);
-* ``max_new_tokens(config) -> int``.
+* ``max_new_tokens(config) -> int``;
+* ``classes(record, config) -> labels``, where rows fall into classes that may be unequal: what a training row counts
+  as; the Config then has `class_weights` and `sampling` (`_balance.py`).
 
 The user's turn is the instruction, a blank line, the input. The instruction comes first and is the same in every row,
 so that the engine computes it once for all of them.

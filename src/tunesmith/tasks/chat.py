@@ -1,8 +1,12 @@
-"""Conversations of several turns, judged by how well the assistant's turns are expected: perplexity."""
+"""Conversations of several turns, judged by how well the assistant's turns are expected: perplexity.
+
+Every turn of the assistant is learned, unless the data mark it otherwise. The system prompt is the conversation's own
+(its first turn, or a column beside the turns), or else the task's.
+"""
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from tunesmith.core.config import Section
 from tunesmith.core.records import Chat, Message, Score
@@ -11,15 +15,25 @@ from tunesmith.tasks._judge import judged
 METRIC = "perplexity"
 METRICS = ("rouge_l",)
 RECORD = Chat
-FIELDS = {"messages": "a list of turns, each with role and content"}
-OPTIONAL: tuple[str, ...] = ()
-ALIASES = {"messages": ("conversations", "conversation", "dialog", "dialogue", "turns", "chat")}
+FIELDS = {
+    "messages": "a list of turns, each with role and content",
+    "system": "what the model is told before the conversation, where that is no turn of it",
+}
+OPTIONAL: tuple[str, ...] = ("system",)
+ALIASES = {
+    "messages": ("conversations", "conversation", "dialog", "dialogue", "turns", "chat"),
+    "system": ("system_prompt", "system_message"),
+}
 
 
 class Config(Section):
     """What stands before every conversation."""
 
-    instruction: str = Field("", description="the system prompt of conversations that have none of their own")
+    system: str = Field(
+        "",
+        description="the system prompt of conversations that have none of their own",
+        validation_alias=AliasChoices("system", "instruction"),
+    )
     max_new_tokens: int = Field(256, ge=1, description="tokens a reply may have")
 
 
@@ -59,11 +73,7 @@ def max_new_tokens(config: Config) -> int:
 
 def _all_turns(record: Chat, config: Config) -> tuple[Message, ...]:
     has_system = bool(record.messages) and record.messages[0].role == "system"
-    return (
-        record.messages
-        if has_system or not config.instruction
-        else (Message("system", config.instruction), *record.messages)
-    )
+    return record.messages if has_system or not config.system else (Message("system", config.system), *record.messages)
 
 
 def _last_reply(record: Chat, config: Config) -> int:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tunesmith.core.config import Section
 from tunesmith.core.records import Labelled, Message, Score
+from tunesmith.tasks._balance import ClassWeights, Sampling
 from tunesmith.tasks._judge import judged
 from tunesmith.tasks._labels import Labels, either, naming, recognised
 from tunesmith.tasks._turns import answered, ask, question
@@ -28,6 +29,8 @@ class Config(Section):
         "Classify the text below.", description="the question; the labels are added where it does not name them all"
     )
     labels: Labels = Field((), description="the label names; found in the training data where not given")
+    class_weights: ClassWeights = "none"
+    sampling: Sampling = "natural"
     max_new_tokens: int = Field(16, ge=1, description="tokens an answer may have, where it is generated")
 
 
@@ -51,6 +54,11 @@ def answer(record: Labelled, config: Config) -> str:
 def conversation(record: Labelled, config: Config) -> tuple[Message, ...]:
     """Prompt and label, for training."""
     return answered(prompt(record, config), answer(record, config))
+
+
+def classes(record: Labelled, config: Config) -> tuple[str, ...]:
+    """The label, as what the row counts where rare labels are made up for."""
+    return (record.output,)
 
 
 def candidates(config: Config) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tunesmith.core.config import Section
 from tunesmith.core.records import Labelled, Message, Score
+from tunesmith.tasks._balance import ClassWeights, Sampling
 from tunesmith.tasks._judge import judged
 from tunesmith.tasks._labels import Labels, either, naming, recognised
 from tunesmith.tasks._turns import answered, ask, question
@@ -32,6 +33,8 @@ class Config(Section):
         "Which labels apply to the text below?", description="the question; the labels are added where it lacks them"
     )
     labels: Labels = Field((), description="the label names; found in the training data where not given")
+    class_weights: ClassWeights = "none"
+    sampling: Sampling = "natural"
     max_new_tokens: int = Field(64, ge=1, description="tokens the list of labels may have")
 
 
@@ -49,6 +52,11 @@ def answer(record: Labelled, config: Config) -> str:
 def conversation(record: Labelled, config: Config) -> tuple[Message, ...]:
     """Prompt and labels, for training."""
     return answered(prompt(record, config), answer(record, config))
+
+
+def classes(record: Labelled, config: Config) -> tuple[str, ...]:
+    """The labels, as what the row counts where rare labels are made up for; no label is a class too."""
+    return _ordered(_wanted(record), config) or (NONE,)
 
 
 def candidates(config: Config) -> tuple[str, ...]:
