@@ -93,8 +93,9 @@ def toy_tokenizer() -> PreTrainedTokenizerBase:
 def toy_model(toy_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
     """Make a random model of a kind: ``toy_model("gemma2", num_hidden_layers=1, seed=3)``.
 
-    Kinds: llama, mistral, qwen2, qwen3, gemma2, phi3, gpt2. float32, evaluation mode, two layers of width 32, weights
-    wide enough (0.2) that logits differ by whole nats and a wrong mask or position shows. More keys go to the config.
+    Kinds: llama, mistral, qwen2, qwen3, gemma2, phi3, gpt2, and the text-to-text t5 and flan (gated, untied). float32,
+    evaluation mode, two layers of width 32, weights wide enough (0.2) that logits differ by whole nats and a wrong mask
+    or position shows. More keys go to the config.
     """
     import torch
     import transformers
@@ -108,7 +109,17 @@ def toy_model(toy_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
             "initializer_range": 0.2,
             "tie_word_embeddings": True,
         }
-        if kind == "gpt2":
+        automatic: Any = transformers.AutoModelForCausalLM
+        if kind in ("t5", "flan"):
+            automatic = transformers.AutoModelForSeq2SeqLM
+            gated = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False} if kind == "flan" else {}
+            config: Any = transformers.T5Config(
+                **{**common, "d_model": 32, "d_ff": 64, "d_kv": 8, "num_layers": 2, "num_heads": 4}
+                | {"dropout_rate": 0.0, "decoder_start_token_id": toy_tokenizer.pad_token_id}
+                | gated
+                | keys
+            )
+        elif kind == "gpt2":
             config = transformers.GPT2Config(
                 **{**common, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
                 | {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
@@ -123,8 +134,9 @@ def toy_model(toy_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            automatic: Any = transformers.AutoModelForCausalLM
-            model: Any = automatic.from_config(config, dtype=torch.float32)
+            # PyTorch's fused attention adds up otherwise once T5's position bias takes a gradient.
+            attention = {"attn_implementation": "eager"} if config.is_encoder_decoder else {}
+            model: Any = automatic.from_config(config, dtype=torch.float32, **attention)
             with torch.no_grad():  # transformers leaves the padding token's row at zero, and ours also ends turns
                 model.get_input_embeddings().weight[config.pad_token_id].normal_(0.0, 0.2)
         made: PreTrainedModel = model.eval()

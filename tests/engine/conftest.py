@@ -53,7 +53,7 @@ def make_project() -> Callable[..., Project]:
 
 @pytest.fixture
 def make_job(toy_model: Callable[..., Any], make_project: Callable[..., Project]) -> Callable[..., Job]:
-    """A job on a fresh toy Llama, in float32; the same keys give the same job."""
+    """A job on a fresh toy model, in float32; the same keys give the same job."""
 
     def make(
         folder: Path | None = None,
@@ -63,10 +63,11 @@ def make_job(toy_model: Callable[..., Any], make_project: Callable[..., Project]
         seconds: float | None = None,
         steps: int | None = None,
         precision: Any = "float32",
+        kind: str = "llama",
         **keys: Any,
     ) -> Job:
         project = make_project(**keys)
-        prepared = prepare(toy_model("llama"), precision)
+        prepared = prepare(toy_model(kind), precision)
         torch.manual_seed(project.seed)
         method = project.method
         method.module.attach(prepared.model, method.config)

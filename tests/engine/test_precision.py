@@ -186,6 +186,7 @@ def test_auto_is_what_the_machine_has_units_for(units: str, monkeypatch: pytest.
 def test_a_model_whose_attention_cannot_be_chosen_is_refused() -> None:
     class OldForCausalLM(nn.Module):
         _supports_attention_backend = False
+        config = SimpleNamespace(is_encoder_decoder=False)
 
     with pytest.raises(Mistake, match="OldForCausalLM does not let its attention be chosen"):
         prepare(OldForCausalLM())

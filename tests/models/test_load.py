@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tunesmith.core.errors import Mistake
+from tunesmith.models.info import info
 from tunesmith.models.load import NO_WINDOW, context_length, kind_of, load, load_tokenizer
 
 
@@ -80,8 +81,8 @@ def test_weights_that_are_missing_are_never_made_up(folder: Path, toy_llama: Any
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"architectures": ["BertModel"]}, "got an encoder; expected a decoder"),
-        ({"is_encoder_decoder": True}, "got an encoder-decoder; expected a decoder"),
+        ({"architectures": ["BertModel"]}, "got an encoder; expected a model that writes text"),
+        ({"is_encoder_decoder": True}, "has no text-to-text model of the architecture 'llama'"),
         ({"model_type": "tomorrow"}, "does not know the architecture 'tomorrow'; type `pip install"),
         ({"model_type": "x", "auto_map": {"AutoModel": "x.py--X"}}, "needs code of its own, which we do not run"),
         ({"quantization_config": {"quant_method": "gptq"}}, "got weights in gptq; expected plain ones"),
@@ -111,3 +112,17 @@ def test_a_model_without_a_window_has_a_wide_one() -> None:
     from transformers import MambaConfig
 
     assert context_length(MambaConfig()) == NO_WINDOW
+
+
+@pytest.mark.parametrize("kind", ["t5", "flan"])
+def test_a_text_to_text_model_is_loaded_whole(kind: str, toy_model: Any, toy_tokenizer: Any, tmp_path: Path) -> None:
+    made = toy_model(kind)
+    made.save_pretrained(tmp_path)
+    toy_tokenizer.save_pretrained(tmp_path)
+    loaded = load(str(tmp_path))
+    assert type(loaded.model) is type(made)
+    state = made.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.model.state_dict().items())
+    told = info(str(tmp_path))
+    assert (told.kind, told.layers, told.hidden) == ("encoder-decoder", 2, 32)
+    assert told.parameters == sum(parameter.numel() for parameter in made.parameters())

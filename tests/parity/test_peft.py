@@ -16,13 +16,13 @@ from tunesmith.core.config import Section, choose
 from tunesmith.methods import _artifact, lora, prompt_tuning
 
 IDS = torch.tensor([[5, 81, 2, 300, 17, 44, 44, 9, 120], [7, 7, 250, 11, 99, 3, 60, 1, 8]])
-KINDS = ("llama", "gpt2", "qwen2", "gemma2")
+KINDS = ("llama", "gpt2", "qwen2", "gemma2", "t5", "flan")
 ToyModel = Callable[..., Any]
 # peft 0.21 still asks transformers 5.23 for an attribute by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 # What LoRA is set to here, in our names and in PEFT's. GPT-2 names its layers otherwise and stores them transposed.
-NAMED = {"llama": ["q_proj", "down_proj"], "gpt2": ["attn.c_proj", "c_fc"]}
+NAMED = {"llama": ["q_proj", "down_proj"], "gpt2": ["attn.c_proj", "c_fc"], "t5": ["EncDecAttention.q", "wo"]}
 LORA: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     *((kind, {"r": 4, "alpha": 6}, {"r": 4, "lora_alpha": 6, "target_modules": "all-linear"}) for kind in KINDS),
     *(
@@ -59,8 +59,13 @@ def disturb(parameters: Any) -> None:
 def logits(model: Any, prefix: tuple[int, ...] = ()) -> Tensor:
     """Ours takes the virtual tokens as ids; peft puts them in front by itself. Both give logits for them too."""
     ids = torch.cat([torch.tensor(prefix, dtype=torch.long).expand(len(IDS), -1), IDS], dim=1)
-    result: Tensor = model(input_ids=ids).logits
+    answer = {"decoder_input_ids": IDS} if model.config.is_encoder_decoder else {}
+    result: Tensor = model(input_ids=ids, **answer).logits
     return result
+
+
+def task_type(model: Any) -> str:
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
 
 
 def same(first: Tensor, second: Tensor) -> None:
@@ -90,17 +95,18 @@ def test_our_lora_is_the_same_in_peft(
 def test_peft_lora_is_the_same_in_ours(
     kind: str, ours: dict[str, Any], theirs: dict[str, Any], toy_model: ToyModel, tmp_path: Path
 ) -> None:
-    wrapped = peft.get_peft_model(toy_model(kind), peft.LoraConfig(task_type="CAUSAL_LM", **theirs))
+    base = toy_model(kind)
+    wrapped = peft.get_peft_model(base, peft.LoraConfig(task_type=task_type(base), **theirs))
     disturb(p for p in wrapped.parameters() if p.requires_grad)
     wrapped.save_pretrained(tmp_path / "theirs")
     model = toy_model(kind)
-    base = logits(model)
+    before = logits(model)
     name, config = _artifact.load(tmp_path / "theirs", model)
     assert name == "lora"
     assert isinstance(config, lora.Config)
     assert (config.r, config.alpha, config.use_rslora) == (theirs["r"], theirs["lora_alpha"], "use_rslora" in theirs)
     same(logits(model), logits(wrapped))
-    assert not torch.allclose(logits(model), base, atol=1e-2)
+    assert not torch.allclose(logits(model), before, atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,8 +121,11 @@ def test_our_soft_prompt_is_the_same_in_peft(kind: str, toy_model: ToyModel, tmp
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_peft_soft_prompt_is_the_same_in_ours(kind: str, toy_model: ToyModel, tmp_path: Path) -> None:
-    settings = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=7)
-    wrapped = peft.get_peft_model(toy_model(kind), settings).eval()
+    base = toy_model(kind)
+    # By itself peft would put virtual tokens before the decoder too.
+    one = {"num_transformer_submodules": 1} if base.config.is_encoder_decoder else {}
+    settings = peft.PromptTuningConfig(task_type=task_type(base), num_virtual_tokens=7, **one)
+    wrapped = peft.get_peft_model(base, settings).eval()
     wrapped.save_pretrained(tmp_path / "theirs")
     model = toy_model(kind)
     assert _artifact.load(tmp_path / "theirs", model)[0] == "prompt_tuning"

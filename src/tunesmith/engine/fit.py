@@ -28,7 +28,7 @@ from tunesmith.engine import checkpoints, memory, optimizers
 from tunesmith.engine.journal import Fit as Fit
 from tunesmith.engine.journal import Journal, Reading
 from tunesmith.engine.loop import Guard, Penalty, Plan, Step, run
-from tunesmith.engine.packing import PackedBatch, pack, plan
+from tunesmith.engine.packing import PackedBatch, packs
 from tunesmith.engine.prepare import Prepared
 from tunesmith.engine.scoring import sequence_logprobs
 
@@ -156,10 +156,8 @@ class Job:
         for place in range((step - 1) * self.rows_a_step, step * self.rows_a_step):
             epoch, at = divmod(place, len(self.rows))
             chosen.append(self.row(epoch, self._epoch(epoch)[at]))
-        return [
-            pack([chosen[i] for i in group], prefix=self.prefix)
-            for group in plan(chosen, max_tokens=self.pack_tokens, prefix_length=len(self.prefix))
-        ]
+        found = packs(chosen, max_tokens=self.pack_tokens, prefix=self.prefix, share=self.prepared.shares)
+        return [batch for _, batch in found]
 
     def _epoch(self, number: int) -> list[int]:
         if number not in self._orders:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tunesmith.engine import head
+from tunesmith.engine import head, text_to_text
 from tunesmith.engine.cache import Cache
 from tunesmith.engine.packing import PackedBatch
 from tunesmith.engine.prepare import Prepared
@@ -36,9 +36,20 @@ def logits(prepared: Prepared, batch: PackedBatch, index: Tensor, cache: Cache |
     return output.logits[0].float()  # type: ignore[no-any-return]  # of transformers
 
 
+def target_logits(prepared: Prepared, batch: PackedBatch) -> Tensor:
+    """Logits `[targets, vocabulary]` (float32) from which each of a batch's labels is predicted, in their order."""
+    if prepared.kind == "encoder-decoder":
+        return text_to_text.target_logits(prepared, batch)
+    return logits(prepared, batch, batch.index)
+
+
 def forward(prepared: Prepared, batch: PackedBatch) -> Terms:
     """Log-probabilities of a batch's labels; positions that predict several labels are computed once."""
     batch = batch.to(prepared.device)
+    if prepared.kind != "decoder":
+        scores = target_logits(prepared, batch)
+        chosen = scores.gather(1, batch.labels.unsqueeze(1)).squeeze(1)
+        return Terms(chosen - torch.logsumexp(scores, dim=-1), scores.detach().argmax(-1) == batch.labels)
     index, back = torch.unique(batch.index, return_inverse=True)
     if prepared.ours and head.fits(prepared.head):
         hidden = _hidden(prepared, batch, index)

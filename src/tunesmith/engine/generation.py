@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.core.records import Encoded
+from tunesmith.engine import text_to_text
 from tunesmith.engine.cache import Cache
 from tunesmith.engine.forward import logits
 from tunesmith.engine.packing import pack, plan
@@ -61,13 +62,13 @@ def generate(
     rows = [Encoded((*prompt, 0), (*([0.0] * len(prompt)), 1.0)) for prompt in prompts]
     results = [Generated((), False)] * len(rows)
     generator = torch.Generator().manual_seed(sampling.seed)
-    for group in _groups(rows, max_tokens, len(prefix)):
-        batch = pack([rows[i] for i in group], prefix=prefix).to(prepared.device)
-        lengths = torch.tensor([len(prefix) + len(prompts[i]) for i in group], device=prepared.device)
-        cache = Cache(batch.ways, lengths)
-        order = torch.argsort(batch.row)
-        scores = logits(prepared, batch, batch.index[order], cache)
-        cache.decoding = True
+    for group in _groups(rows, max_tokens, len(prefix), prepared.shares):
+        reading: _Reading | text_to_text.Reading
+        if prepared.kind == "encoder-decoder":
+            reading = text_to_text.Reading(prepared, [(*prefix, *prompts[i]) for i in group])
+        else:
+            reading = _Reading(prepared, [rows[i] for i in group], prefix)
+        scores = reading.scores
         made: dict[int, list[int]] = {i: [] for i in group}
         slots: list[int | None] = list(group)  # whose tokens each row of the cache makes; None where it is done
         for _ in range(max_new_tokens):
@@ -93,17 +94,44 @@ def generate(
                 break
             if len(stay) < len(slots):
                 slots, kept = [slots[place] for place in stay], torch.tensor(stay, device=prepared.device)
-                cache.keep(kept)
+                reading.keep(kept)
                 chosen = chosen[kept]
-            scores = _decode(prepared, chosen, cache)
+            scores = reading.step(chosen)
     return results
 
 
-def _groups(rows: Sequence[Encoded], max_tokens: int, prefix_length: int) -> list[list[int]]:
+class _Reading:
+    """Prompts read in one packed pass, and what follows them; `scores` are the logits of each row's first new token."""
+
+    def __init__(self, prepared: Prepared, rows: Sequence[Encoded], prefix: Sequence[int]) -> None:
+        self._prepared = prepared
+        batch = pack(rows, prefix=prefix).to(prepared.device)
+        lengths = torch.tensor([len(prefix) + len(row.ids) - 1 for row in rows], device=prepared.device)
+        self._cache = Cache(batch.ways, lengths)
+        self.scores = logits(prepared, batch, batch.index[torch.argsort(batch.row)], self._cache)
+        self._cache.decoding = True
+        self.keep = self._cache.keep
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Feed one token a row; returns the logits of the next, `[rows, vocabulary]`."""
+        prepared, cache = self._prepared, self._cache
+        cache.make_room()
+        output = prepared.model(
+            input_ids=tokens.unsqueeze(0),
+            position_ids=cache.lengths.unsqueeze(0),
+            use_cache=False,
+            packed=Context((), len(tokens), prepared.dtype, prepared.device, cache),
+        )
+        cache.lengths = cache.lengths + 1
+        scores: Tensor = output.logits[0].float()
+        return scores
+
+
+def _groups(rows: Sequence[Encoded], max_tokens: int, prefix_length: int, share: bool) -> list[list[int]]:
     """Rows that are decoded together: alike in their beginnings, at most ROWS_AT_ONCE."""
     return [
         group[at : at + ROWS_AT_ONCE]
-        for group in plan(rows, max_tokens=max_tokens, prefix_length=prefix_length)
+        for group in plan(rows, max_tokens=max_tokens, prefix_length=prefix_length, share=share)
         for at in range(0, len(group), ROWS_AT_ONCE)
     ]
 
@@ -114,20 +142,6 @@ def _staying(slots: Sequence[int | None]) -> list[int]:
     wanted = next((size for size in FEWER if size >= len(alive)), len(slots))
     spare = [place for place, row in enumerate(slots) if row is None][: max(0, wanted - len(alive))]
     return sorted((*alive, *spare)) if alive else []
-
-
-def _decode(prepared: Prepared, tokens: Tensor, cache: Cache) -> Tensor:
-    """Feed one token a row; returns the logits of the next, `[rows, vocabulary]`."""
-    cache.make_room()
-    output = prepared.model(
-        input_ids=tokens.unsqueeze(0),
-        position_ids=cache.lengths.unsqueeze(0),
-        use_cache=False,
-        packed=Context((), len(tokens), prepared.dtype, prepared.device, cache),
-    )
-    cache.lengths = cache.lengths + 1
-    scores: Tensor = output.logits[0].float()
-    return scores
 
 
 def _choose(scores: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:

@@ -107,10 +107,10 @@ def pack(
 def plan(rows: Sequence[Encoded], *, max_tokens: int, prefix_length: int = 0, share: bool = True) -> list[list[int]]:
     """Divide rows into packs of at most `max_tokens` flat tokens (a longer row gets a pack to itself).
 
-    Rows that begin alike are put together, so that what they share is laid down once a pack. Returns lists of row
-    indices, every row exactly once.
+    Rows that begin alike are put together, so that what they share is laid down once a pack; where nothing is shared,
+    rows of one length are, so that little is padded. Returns lists of row indices, every row exactly once.
     """
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].adapter, rows[i].ids))
+    order = sorted(range(len(rows)), key=lambda i: _place(rows[i], share))
     groups: list[list[int]] = []
     start = 0
     while start < len(order):
@@ -128,6 +128,11 @@ def packs(
     """`plan` and `pack` together: batches with the indices of the rows they hold, one at a time."""
     for group in plan(rows, max_tokens=max_tokens, prefix_length=len(prefix), share=share):
         yield group, pack([rows[i] for i in group], prefix=prefix, share=share)
+
+
+def _place(row: Encoded, share: bool) -> tuple[str, int, tuple[int, ...]]:
+    """Where a row comes when packs are filled; its length is that of what candidate answers have in common."""
+    return row.adapter, 0 if share else row.weights.count(0.0), row.ids
 
 
 def _fill(rows: Sequence[Encoded], order: Sequence[int], max_tokens: int, prefix_length: int, share: bool) -> list[int]:

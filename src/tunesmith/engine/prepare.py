@@ -14,6 +14,7 @@ from tunesmith.engine import attention, layer
 from tunesmith.engine.linear import Embedding, Linear, replace
 
 Precision = Literal["auto", "bfloat16", "float32"]
+Kind = Literal["decoder", "encoder-decoder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Prepared:
     """A model that takes packed batches. `dtype` is the precision of frozen weights and of products.
 
     `ours` says that all its layers are the engine's own, `recompute` that training keeps only each layer's input.
+    `kind` is how it reads: a decoder goes on from what it was given, an encoder-decoder answers a source it has read.
     """
 
     model: Any
@@ -28,6 +30,7 @@ class Prepared:
     device: torch.device
     ours: bool = False
     recompute: bool = False
+    kind: Kind = "decoder"
 
     @property
     def head(self) -> Any:
@@ -39,30 +42,37 @@ class Prepared:
         """Rows of the embedding: the first id of a virtual token."""
         return int(self.model.config.get_text_config().vocab_size)
 
+    @property
+    def shares(self) -> bool:
+        """Whether rows that begin alike can share their beginning: where a token sees only those before it."""
+        return self.kind == "decoder"
+
 
 def prepare(model: Any, precision: Precision = "auto") -> Prepared:
-    """Make `model` (a transformers causal language model) ready, in place; doing it again changes nothing.
+    """Make `model` (a transformers language model) ready, in place; doing it again changes nothing.
 
     Frozen weights of linear layers and embeddings are kept at product precision, everything else in float32, so the
-    residual stream, the norms and whatever a method trains stay exact. Raises Mistake for a model whose attention
-    cannot be replaced through transformers' interface.
+    residual stream, the norms and whatever a method trains stay exact. Text-to-text models keep transformers' own
+    attention. Raises Mistake for a decoder whose attention cannot be replaced through transformers' interface.
     """
-    if not getattr(model, "_supports_attention_backend", False):
+    kind: Kind = "encoder-decoder" if model.config.is_encoder_decoder else "decoder"
+    if kind == "decoder" and not getattr(model, "_supports_attention_backend", False):
         raise Mistake(
             f"{type(model).__name__} does not let its attention be chosen (transformers' AttentionInterface); "
             "expected a decoder such as Llama, Qwen, Gemma, Mistral, Phi or GPT-2"
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = product_precision(precision)
-    attention.install()
-    model.set_attn_implementation(attention.NAME)
+    if kind == "decoder":
+        attention.install()
+        model.set_attn_implementation(attention.NAME)
     in_file = {id(parameter): parameter.data_ptr() for parameter in model.parameters()}
     before = any(isinstance(module, (Linear, Embedding)) for module in model.modules())
     replace(model, dtype)
-    ours = layer.substitute(model)
+    ours = kind == "decoder" and layer.substitute(model)
     _store_at(model, dtype, {} if before else in_file)
     model.to(device).eval()
-    return Prepared(model, dtype, device, ours)
+    return Prepared(model, dtype, device, ours, kind=kind)
 
 
 def product_precision(precision: Precision) -> torch.dtype:

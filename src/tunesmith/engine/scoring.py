@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.core.records import Encoded
-from tunesmith.engine.forward import forward, logits
+from tunesmith.engine.forward import forward, target_logits
 from tunesmith.engine.packing import packs
 from tunesmith.engine.prepare import Prepared
 
@@ -28,7 +28,7 @@ def sequence_logprobs(
     """Weighted sum of label log-probabilities (nats) and sum of weights of every row, each `[rows]`, float64."""
     sums = torch.zeros(len(rows), dtype=torch.float64)
     counts = torch.zeros(len(rows), dtype=torch.float64)
-    for group, batch in packs(rows, max_tokens=max_tokens, prefix=prefix):
+    for group, batch in packs(rows, max_tokens=max_tokens, prefix=prefix, share=prepared.shares):
         terms = forward(prepared, batch)
         owner = torch.tensor(group)[batch.row]
         sums.index_add_(0, owner, (terms.logprobs.cpu() * batch.weights).double())
@@ -74,9 +74,9 @@ def distributions(
     nats; the unlikely ones, where it is coarser, hardly weigh in a divergence.
     """
     pieces: dict[tuple[int, int], Tensor] = {}
-    for group, batch in packs(rows, max_tokens=max_tokens, prefix=prefix):
+    for group, batch in packs(rows, max_tokens=max_tokens, prefix=prefix, share=prepared.shares):
         batch = batch.to(prepared.device)
-        shares = torch.log_softmax(logits(prepared, batch, batch.index), dim=-1).half().cpu()
+        shares = torch.log_softmax(target_logits(prepared, batch), dim=-1).half().cpu()
         seen: dict[int, int] = {}
         for row, one in zip(batch.row.tolist(), shares, strict=True):
             pieces[group[row], seen.get(row, 0)] = one

@@ -27,7 +27,7 @@ def write(method: ModuleType, model: nn.Module, config: Section, base: str) -> d
     """What `adapter_config.json` says of `method`, attached to `model`."""
     return {
         "peft_type": method.PEFT_TYPE,
-        "task_type": "CAUSAL_LM",
+        "task_type": "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",  # type: ignore[union-attr]  # of transformers' models
         "base_model_name_or_path": base,
         "inference_mode": True,
         **method.to_peft(model, config),
@@ -67,5 +67,5 @@ def refuse_unknown(settings: Mapping[str, Any], understood: Collection[str], met
             f"merge the adapter into its base with peft and use the merged model"
         )
     task = settings.get("task_type")
-    if task not in (None, "CAUSAL_LM"):
-        raise Mistake(f"adapter_config.json: task_type: {task} is not supported; expected CAUSAL_LM")
+    if task not in (None, "CAUSAL_LM", "SEQ_2_SEQ_LM"):
+        raise Mistake(f"adapter_config.json: task_type: {task} is not supported; expected CAUSAL_LM or SEQ_2_SEQ_LM")

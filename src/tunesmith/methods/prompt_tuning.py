@@ -2,7 +2,7 @@
 
 Prompt tuning (arXiv 2104.08691). The vectors are virtual tokens: ids counted on from the embedding's last row, which
 the embedding looks up in a parameter of its own. Positions count through them from 0, as in PEFT. Small models gain
-less than large ones (fig. 1 there).
+less than large ones (fig. 1 there). In a text-to-text model they stand before the encoder's source.
 """
 
 from __future__ import annotations
@@ -84,13 +84,13 @@ def attach(model: nn.Module, config: Config) -> None:
     base = _embedding(model)
     virtual = _start(base, config)
     _attachment.claim(model, _NAME)
-    model.set_input_embeddings(VirtualTokens(base, virtual))  # type: ignore[operator]  # of transformers' models
+    _reader(model).set_input_embeddings(VirtualTokens(base, virtual))
 
 
 def detach(model: nn.Module) -> None:
     """Take the virtual tokens away: the base's own embedding is back."""
     _attachment.expect(model, _NAME)
-    model.set_input_embeddings(_layer(model).base)  # type: ignore[operator]  # of transformers' models
+    _reader(model).set_input_embeddings(_layer(model).base)
     _attachment.release(model, _NAME)
 
 
@@ -145,16 +145,21 @@ _UNDERSTOOD = frozenset({
 
 
 def _embedding(model: nn.Module) -> nn.Embedding:
-    base = model.get_input_embeddings()  # type: ignore[operator]  # of transformers' models
+    base = _reader(model).get_input_embeddings()
     if isinstance(base, VirtualTokens):
         base = base.base
     assert isinstance(base, nn.Embedding), f"an input embedding of type {type(base).__name__}"
     return base
 
 
+def _reader(model: Any) -> Any:
+    """The part of a model that reads its input: a text-to-text model's encoder, whose decoder has its own embedding."""
+    return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
 def _layer(model: nn.Module) -> VirtualTokens:
     _attachment.expect(model, _NAME)
-    layer = model.get_input_embeddings()  # type: ignore[operator]  # of transformers' models
+    layer = _reader(model).get_input_embeddings()
     assert isinstance(layer, VirtualTokens)
     return layer
 

@@ -12,7 +12,7 @@ from tunesmith.core.errors import Mistake
 from tunesmith.models.catalog import Entry, entry
 from tunesmith.models.folder import read_config, weight_files
 from tunesmith.models.hub import describe
-from tunesmith.models.load import context_length, kind_of
+from tunesmith.models.load import CLASSES, context_length, kind_of
 from tunesmith.models.source import HUB_ID, fetch, find
 
 _BYTES_STORED = 2
@@ -113,7 +113,7 @@ def _count(config: Any, kind: str) -> int:
     import torch
     import transformers
 
-    automatic: Any = transformers.AutoModelForCausalLM if kind == "decoder" else transformers.AutoModel
+    automatic: Any = getattr(transformers, CLASSES.get(kind, "AutoModel"))
     with torch.device("meta"):
         model = automatic.from_config(config)
     return sum(weight.numel() for weight in model.parameters())

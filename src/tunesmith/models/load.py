@@ -15,6 +15,8 @@ from tunesmith.models.source import fetch
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+CLASSES = {"decoder": "AutoModelForCausalLM", "encoder-decoder": "AutoModelForSeq2SeqLM"}
+"""Transformers' class for each kind of model that writes text."""
 NO_WINDOW = 1 << 20
 """The context length given for architectures without a fixed window, such as state-space models."""
 
@@ -34,16 +36,17 @@ class Loaded:
 
 
 def load(name: str, *, offline: bool | None = None) -> Loaded:
-    """Load a decoder by catalogue name, hub id, folder or .gguf file, fetching it the first time.
+    """Load a decoder or a text-to-text model by name, hub id, folder or .gguf file, fetching it the first time.
 
     Weights keep the type they are stored in; attention is transformers' default. Raises Mistake when the model is not
-    there, not whole, not a decoder, quantized, or needs code of its own.
+    there, not whole, writes no text, is quantized, or needs code of its own.
     """
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     folder = fetch(name, offline=offline)
-    _check_decoder(read_config(folder), name)
-    automatic: Any = AutoModelForCausalLM
+    config = read_config(folder)
+    _check(config, name)
+    automatic: Any = getattr(transformers, CLASSES[kind_of(config)])
     with quiet():
         model, report = automatic.from_pretrained(
             folder,
@@ -100,14 +103,13 @@ def kind_of(config: dict[str, Any]) -> str:
     )
 
 
-def _check_decoder(config: dict[str, Any], name: str) -> None:
+def _check(config: dict[str, Any], name: str) -> None:
     """Tell what cannot be loaded as a language model before torch tries."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES as TEXT_TO_TEXT
 
-    if (kind := kind_of(config)) != "decoder":
-        raise Mistake(
-            f"model {name}: got an {kind}; expected a decoder, which writes text; see `tunesmith models list`"
-        )
+    if (kind := kind_of(config)) not in CLASSES:
+        raise Mistake(f"model {name}: got an {kind}; expected a model that writes text; see `tunesmith models list`")
     if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
         raise Mistake(
             f"model {name}: needs code of its own, which we do not run; expected an architecture of transformers"
@@ -116,6 +118,11 @@ def _check_decoder(config: dict[str, Any], name: str) -> None:
         raise Mistake(
             f"model {name}: transformers here does not know the architecture '{config.get('model_type')}'; "
             "type `pip install --upgrade transformers`, or choose another model"
+        )
+    if kind == "encoder-decoder" and config["model_type"] not in TEXT_TO_TEXT:
+        raise Mistake(
+            f"model {name}: transformers has no text-to-text model of the architecture '{config['model_type']}'; "
+            "expected T5, FLAN, BART or one like them"
         )
     if quantized := config.get("quantization_config"):
         method = quantized.get("quant_method", "a quantized format")

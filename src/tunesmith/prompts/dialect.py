@@ -35,6 +35,13 @@ PLAIN = (
 )
 """For models without a chat template, such as GPT-2: `User:` and `Assistant:`, each answer closed by `eos_token`."""
 
+TEXT_TO_TEXT = (
+    "{% for message in messages %}{% set answer = message['role'] == 'assistant' and not add_generation_prompt %}"
+    "{% if not loop.first %}{{ eos_token if loop.last and answer else '\n\n' }}{% endif %}"
+    "{{ message['content'] }}{% endfor %}{{ eos_token }}"
+)
+"""For text-to-text models, such as T5: the source closed by `eos_token`, then the answer, closed alike, no roles."""
+
 _TODAY = datetime.date(2024, 7, 26)
 """What templates are told the date is, so that a run gives the same tokens on any day: Llama 3's own fallback."""
 _ASKED, _ANSWERED, _SYSTEM = "tunesmithasks", "tunesmithanswers", "tunesmithrules"
@@ -62,15 +69,16 @@ class Script:
 
 
 class Dialect:
-    """A tokenizer's chat template, or `PLAIN`, as a writer of scripts.
+    """A tokenizer's chat template, or else `PLAIN` or `TEXT_TO_TEXT`, as a writer of scripts.
 
     `mark` is the text that closes an assistant's turn; `header` what stands between the user's words and the answer;
     `template` the template's source. Raises Mistake when the template cannot be used at all.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, text_to_text: bool = False) -> None:
         self._tokenizer = tokenizer
-        self.template = tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN
+        plain = TEXT_TO_TEXT if text_to_text else PLAIN
+        self.template = tokenizer.get_chat_template() if tokenizer.chat_template else plain
         self._dated = _with_fixed_date(self.template)
         self._begin = _begin(tokenizer)
         self.opening = lru_cache(256)(self._opening)

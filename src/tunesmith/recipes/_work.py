@@ -113,7 +113,8 @@ def open_model(name: str, precision: Precision = "auto") -> Model:
     from tunesmith.prompts.render import Template
 
     loaded = load(name)
-    return Model(loaded, prepare(loaded.model, precision), Template(loaded.tokenizer))
+    prepared = prepare(loaded.model, precision)
+    return Model(loaded, prepared, Template(loaded.tokenizer, text_to_text=prepared.kind == "encoder-decoder"))
 
 
 def need_memory(project: Project) -> None:

@@ -65,9 +65,10 @@ def _ruler(project: Project) -> tuple[Measure | None, int | None, str]:
     from transformers import AutoConfig
 
     config: Any = AutoConfig
-    context = context_length(config.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+    shape = config.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    context = context_length(shape)
     try:
-        template = Template(load_tokenizer(project.model, offline=True))
+        template = Template(load_tokenizer(project.model, offline=True), text_to_text=shape.is_encoder_decoder)
     except Mistake as mistake:
         return None, context, f"{mistake}; so lengths are in words"
     task = project.task
