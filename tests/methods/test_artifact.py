@@ -176,5 +176,5 @@ def test_a_foreign_adapter_that_is_not_understood_is_refused(adapter: Path, toy_
     refused(adapter, toy_llama, "use_dora: True is not supported by lora")
     change(settings, use_dora=False, r="many")
     refused(adapter, toy_llama, "adapter_config.json: 1 validation error")
-    change(settings, peft_type="VERA")
-    refused(adapter, toy_llama, "peft_type: VERA has no method here; expected one of LORA, PROMPT_TUNING")
+    change(settings, peft_type="VERRA")
+    refused(adapter, toy_llama, "peft_type: got VERRA; expected a type of the installed peft; did you mean 'VERA'?")

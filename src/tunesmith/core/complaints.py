@@ -52,20 +52,21 @@ class Complaints:
     def _about(self, items: list[Any], keys: Keys, section: type[BaseModel], above: Keys) -> str:
         _, holder, field = find(section, keys)
         if items[0]["type"] == "extra_forbidden":
-            return f": unknown key; {self._meant((*above, *keys), holder)}"
+            known = items[0].get("ctx", {}).get("known", holder.model_fields)  # where a library's class says the keys
+            return f": unknown key; {self._meant((*above, *keys), known)}"
         if items[0]["type"] == "missing":
             return f" is missing; expected {field.description if field else 'a value'}"
         return f": got {items[0]['input']!r:.60}; expected {_expected(items, field)}"
 
-    def _meant(self, keys: Keys, holder: type[BaseModel]) -> str:
+    def _meant(self, keys: Keys, known_here: Iterable[str]) -> str:
         """What an unknown key was meant to be: a key of another level, one of this level, or another tool's for one."""
         for known in self.elsewhere:
             if known[-1] == keys[-1] and known != keys:
                 return f"did you mean '{'.'.join(known)}'?"
         here = {alias[-1]: ".".join(ours) for alias, ours in self.aliases.items() if alias[:-1] == keys[:-1]}
-        here |= {name: name for name in holder.model_fields}
+        here |= {name: name for name in known_here}
         close = closest(keys[-1], here)
-        return f"did you mean '{here[close]}'?" if close else nearest(keys[-1], holder.model_fields)
+        return f"did you mean '{here[close]}'?" if close else nearest(keys[-1], known_here)
 
 
 def find(section: type[BaseModel], location: Keys) -> tuple[Keys, type[BaseModel], FieldInfo | None]:

@@ -9,7 +9,7 @@ A choice holds
 * `LEARNING_RATE`: the peak learning rate that suits it when nobody says another;
 * `MERGEABLE`: whether what it learned can become part of the model's own weights;
 * `MIXABLE`: whether several of its artifacts can serve in one batch;
-* `PEFT_TYPE`: PEFT's name for it, or None where PEFT has no such method;
+* `PEFT_TYPE`: PEFT's name for it, or None where PEFT has no such method (`peft` takes ANY that has none of its own);
 * `WHOLE`: whether its artifact is a whole model rather than something laid over a base;
 * `attach(model, config)`: freeze the base, add or free the trainable weights (float32, the same under the same seed);
 * `detach(model)`: the base again, bit for bit: the same modules, tensors and `requires_grad`;

@@ -20,7 +20,7 @@ class Attachment:
 
     It lies on the model itself, so a copy of the model takes its own along. `originals` holds the base's tensors that a
     method trains in place (full, bitfit), by parameter name; `config` the method's, where it needs it later; `memory`
-    what it remembers from step to step, which checkpoints keep.
+    what it remembers from step to step, which checkpoints keep; `kept` what it needs to go again.
     """
 
     method: str
@@ -28,6 +28,7 @@ class Attachment:
     originals: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
     config: Any = None
+    kept: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def expect(model: nn.Module, method: str) -> Attachment:
     return attachment
 
 
-def train_in_place(model: nn.Module, method: str, names: Iterable[str]) -> None:
+def train_in_place(model: nn.Module, method: str, names: Iterable[str], config: Any = None) -> None:
     """Claim the model for `method` and make the base's own parameters `names` trainable, in float32.
 
     Their tensors are kept for `release`: that costs 4 bytes a number beside them. Tied parameters are one object and
@@ -97,7 +98,7 @@ def train_in_place(model: nn.Module, method: str, names: Iterable[str]) -> None:
                 f"method: {method} cannot train {name}, which is stored as {parameter.dtype}; "
                 "expected a model that is not quantized; load it unquantized or type --method.name lora"
             )
-    attachment = claim(model, method)
+    attachment = claim(model, method, config)
     for name, parameter in chosen:
         attachment.originals[name] = parameter.data
         parameter.data = parameter.data.to(torch.float32, copy=True)
@@ -121,9 +122,16 @@ def trainable(model: nn.Module) -> Trainable:
 def copy_into(own: Mapping[str, Tensor], given: Mapping[str, Tensor], method: str) -> None:
     """Copy `given` into the live tensors `own`, name by name.
 
-    Raises Mistake, before anything is changed, unless both have the same names and shapes: a weight that found no place
-    would leave the model silently untuned.
+    Raises Mistake, before anything is changed, unless both have the same names and shapes.
     """
+    refuse_unfit(own, given, method)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(given[name])
+
+
+def refuse_unfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], method: str) -> None:
+    """Raise Mistake unless `given` has the names and shapes of `own`: a weight that found no place trains nothing."""
     remedy = "load it on the base and with the settings it was made with"
     for name in given:
         if name not in own:
@@ -134,6 +142,3 @@ def copy_into(own: Mapping[str, Tensor], given: Mapping[str, Tensor], method: st
         if given[name].shape != tensor.shape:
             got, wanted = list(given[name].shape), list(tensor.shape)
             raise Mistake(f"{method}: the weight {name} has shape {got}; this model needs {wanted}; {remedy}")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(given[name])

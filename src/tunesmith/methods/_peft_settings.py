@@ -18,6 +18,9 @@ _ABOUT = frozenset(
 )
 """Keys that say what the adapter is, not how it computes."""
 
+ANY = "ANY"
+"""The PEFT_TYPE of a method for every type of PEFT that has no method of its own."""
+
 
 class NotMine(Mistake):
     """Settings of PEFT's type that mean another method of ours (DoRA is one of PEFT's LoRA)."""
@@ -37,13 +40,15 @@ def write(method: ModuleType, model: nn.Module, config: Section, base: str) -> d
 def recognise(settings: Mapping[str, Any], keys: Collection[str]) -> tuple[str, Section]:
     """The method and config that compute what PEFT's `settings` and weights called `keys` mean.
 
-    Every method of PEFT's type is asked in turn, since several of ours may be variants of one of theirs. Raises Mistake
-    when none can, with the reason of the first one that they are meant for.
+    Every method of PEFT's type is asked in turn, since several of ours may be variants of one of theirs, and the one
+    for all types only where the type has none of its own. Raises Mistake when none can, with the reason of the first
+    one that they are meant for.
     """
     kind = settings.get("peft_type")
     kinds = {name: choice("methods", name).PEFT_TYPE for name in names("methods")}
+    own = [name for name, its in kinds.items() if its is not None and its == kind]
     refusals: list[Mistake] = []
-    for name in (name for name, its in kinds.items() if its is not None and its == kind):
+    for name in own or [name for name, its in kinds.items() if its == ANY]:
         try:
             return name, choice("methods", name).from_peft(settings, keys)
         except Mistake as mistake:
@@ -51,10 +56,7 @@ def recognise(settings: Mapping[str, Any], keys: Collection[str]) -> tuple[str, 
         except (KeyError, ValidationError) as error:
             reason = " ".join(str(error).split())
             refusals.append(Mistake(f"adapter_config.json: {reason}; expected what peft wrote; copy it again"))
-    if refusals:
-        raise next((refusal for refusal in refusals if not isinstance(refusal, NotMine)), refusals[0])
-    known = ", ".join(sorted({its for its in kinds.values() if its}))
-    raise Mistake(f"adapter_config.json: peft_type: {kind} has no method here; expected one of {known}")
+    raise next((refusal for refusal in refusals if not isinstance(refusal, NotMine)), refusals[0])
 
 
 def refuse_unknown(settings: Mapping[str, Any], understood: Collection[str], method: str) -> None:
