@@ -20,6 +20,7 @@ RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("train_throughput", ("--method", "full", "--steps", "4")),
     ("generate_throughput", ()),
     ("generate_throughput", ("--rows", "1", "--no-identity")),
+    ("generate_throughput", ("--rows", "1", "--no-identity", "--precision", "int8")),
     ("shared_prefix", ()),
     ("long_rows", ()),
     ("start", ()),

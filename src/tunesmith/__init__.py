@@ -23,7 +23,7 @@ from tunesmith.core import environment
 from tunesmith.core.errors import Mistake
 
 if TYPE_CHECKING:
-    from tunesmith.core.config import Project
+    from tunesmith.core.config import Precision, Project
     from tunesmith.recipes.generate import Speaker
 
 __all__ = ["Mistake", "check", "climb", "evaluate", "init", "load", "speaker", "train"]
@@ -91,10 +91,16 @@ def evaluate(
 
 
 def speaker(
-    artifact: str | Path | None = None, *, model: str | None = None, task: Task | None = None, **keys: Any
+    artifact: str | Path | None = None,
+    *,
+    model: str | None = None,
+    task: Task | None = None,
+    precision: Precision | None = None,
+    **keys: Any,
 ) -> Speaker:
     """An artifact, a plain model or a task's untuned one to be asked; see `recipes.generate`."""
     environment.prepare()
     from tunesmith.recipes.generate import speaker as recipe
 
-    return recipe(artifact=artifact, model=model, project=load(task, **keys) if task is not None else None)
+    project = load(task, **keys) if task is not None else None
+    return recipe(artifact=artifact, model=model, project=project, precision=precision)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tunesmith.cli import _show
+from tunesmith.cli._options import Precision
 from tunesmith.core import progress
 
 
@@ -22,6 +23,7 @@ def command(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 answers alike every time.")] = 0.7,
     top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Only the likeliest tokens of this mass.")] = 0.9,
     seed: Annotated[int, typer.Option(min=0, help="Makes replies repeatable.")] = 0,
+    precision: Precision = None,
 ) -> None:
     """Talk with a model or an artifact. An empty line or ctrl-D ends it.
 
@@ -32,7 +34,7 @@ def command(
     from tunesmith.core.records import Message
     from tunesmith.recipes.generate import speaker
 
-    speaking = speaker(artifact=artifact, model=model)
+    speaking = speaker(artifact=artifact, model=model, precision=precision)
     turns = [Message("system", system)] if system else []
     progress.say("an empty line or ctrl-D ends the conversation")
     heard: list[dict[str, str]] = []

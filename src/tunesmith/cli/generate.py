@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tunesmith.cli import _show
+from tunesmith.cli._options import Precision
 
 Texts = Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="The texts; none: a line each from stdin.")]
 
@@ -18,6 +19,7 @@ def command(
     artifact: Annotated[str | None, typer.Option(help="A run's folder, or an adapter's.")] = None,
     model: Annotated[str | None, typer.Option(help="A plain model instead of an artifact.")] = None,
     config: Annotated[Path | None, typer.Option(help="A task file, where the artifact does not say its task.")] = None,
+    precision: Precision = None,
 ) -> None:
     """Answer a text with a model or an artifact.
 
@@ -40,7 +42,7 @@ def command(
 
     from tunesmith.recipes.generate import speaker
 
-    answers = speaker(artifact=artifact, model=model, project=project).answer(lines)
+    answers = speaker(artifact=artifact, model=model, project=project, precision=precision).answer(lines)
 
     def for_people() -> None:
         for answer in answers:

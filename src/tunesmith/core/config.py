@@ -57,6 +57,10 @@ ALIASES: dict[Keys, Keys] = {
 """Peers' keys (transformers, LLaMA-Factory, Axolotl, ms-swift, LitGPT, Soup) and ours for the same thing."""
 
 
+Precision = Literal["auto", "bfloat16", "float32", "int8"]
+"""What frozen weights are kept and multiplied in; see `engine.prepare`."""
+
+
 class Section(BaseModel):
     """A part of the task file: unknown keys are refused, values do not change after reading."""
 
@@ -205,7 +209,10 @@ class Project(Section):
     eval_steps: int | None = Field(None, ge=1, description="validate every so many steps; default: six times a run")
     early_stopping_patience: int | None = Field(None, ge=1, description="stop after so many validations without gain")
     save_steps: int | None = Field(None, ge=1, description="checkpoint every so many steps; default: every 2 minutes")
-    precision: Literal["auto", "bfloat16", "float32"] = Field("auto", description="of frozen weights and products")
+    precision: Precision = Field(
+        "auto",
+        description="of frozen weights and products; int8: rounded weights too, where few rows are decoded",
+    )
     shots: int = Field(0, ge=0, description="examples put into the prompt, for `evaluate`")
     seed: int = Field(0, ge=0, description="every random choice follows from it")
     target: float | None = Field(None, description="a climb stops when the metric's interval lies above it")

@@ -65,9 +65,9 @@ def attention(
     groups = (joined.shape[1] - heads) // 2
     cache = packed.cache
     if cache is not None:
-        query, key, value = torch.split(joined.transpose(0, 1), [heads, groups, groups])
         if cache.decoding:
-            return _decode(query, key, value, packed, cache, layer, scale, window, softcap)
+            return decode(joined, heads, packed.empty(cache, window, groups), cache, layer, scale, softcap)
+        key, value = torch.split(joined.transpose(0, 1)[heads:], groups)
         cache.fill(layer, key, value, packed.dtype)
     if dropout or softcap is not None:
         return _by_autograd(joined, heads, packed, scale, window, softcap, dropout)
@@ -211,25 +211,21 @@ def _by_autograd(
     return out[:, :-1].transpose(0, 1).reshape(total, heads, size)
 
 
-def _decode(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    packed: Context,
-    cache: Cache,
-    layer: int,
-    scale: float,
-    window: int | None,
-    softcap: float | None,
+def decode(
+    joined: Tensor, heads: int, empty: Tensor, cache: Cache, layer: int, scale: float, softcap: float | None = None
 ) -> Tensor:
-    """One new token a row against everything the row holds, `[rows, heads, size]`; its key and value are kept."""
-    heads, rows, size = query.shape
-    groups = len(key)
-    keys, values = (kept.flatten(0, 1) for kept in cache.add(layer, key, value, packed.dtype))
-    q = query.transpose(0, 1).to(packed.dtype).reshape(rows * groups, -1, size)
-    scores = torch.bmm(q, keys.transpose(1, 2)).float().mul_(scale)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    scores.view(rows, heads, -1).add_(packed.empty(cache, window))
-    shares = torch.softmax(scores, dim=-1).to(packed.dtype)
+    """One new token a row against everything the row holds; its key and value are kept.
+
+    Of `joined [rows, heads + 2 · kv heads, size]`: `[rows, heads, size]`. `empty [rows · kv heads, 1, room]` hides what
+    holds nothing; its type is that of products.
+    """
+    rows, _, size = joined.shape
+    groups = (joined.shape[1] - heads) // 2
+    keys, values = cache.add(layer, joined[:, heads:].view(rows, 2, groups, size))
+    query = joined[:, :heads].to(empty.dtype).reshape(rows * groups, -1, size)
+    if softcap is None:
+        scores = torch.baddbmm(empty, query, keys.transpose(1, 2), alpha=scale)
+    else:
+        scores = torch.tanh(torch.bmm(query, keys.transpose(1, 2)) * (scale / softcap)) * softcap + empty
+    shares = torch.softmax(scores, dim=-1, dtype=torch.float32).to(empty.dtype)
     return torch.bmm(shares, values).view(rows, heads, size)

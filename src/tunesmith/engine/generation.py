@@ -11,6 +11,7 @@ from torch import Tensor
 from tunesmith.core.records import Encoded
 from tunesmith.engine import text_to_text
 from tunesmith.engine.cache import Cache
+from tunesmith.engine.decoding import Decoder, decoder_of
 from tunesmith.engine.forward import logits
 from tunesmith.engine.packing import pack, plan
 from tunesmith.engine.prepare import Prepared
@@ -62,12 +63,13 @@ def generate(
     rows = [Encoded((*prompt, 0), (*([0.0] * len(prompt)), 1.0)) for prompt in prompts]
     results = [Generated((), False)] * len(rows)
     generator = torch.Generator().manual_seed(sampling.seed)
+    decoder = decoder_of(prepared)
     for group in _groups(rows, max_tokens, len(prefix), prepared.shares):
         reading: _Reading | text_to_text.Reading
         if prepared.kind == "encoder-decoder":
             reading = text_to_text.Reading(prepared, [(*prefix, *prompts[i]) for i in group])
         else:
-            reading = _Reading(prepared, [rows[i] for i in group], prefix)
+            reading = _Reading(prepared, decoder, [rows[i] for i in group], prefix)
         scores = reading.scores
         made: dict[int, list[int]] = {i: [] for i in group}
         slots: list[int | None] = list(group)  # whose tokens each row of the cache makes; None where it is done
@@ -103,8 +105,10 @@ def generate(
 class _Reading:
     """Prompts read in one packed pass, and what follows them; `scores` are the logits of each row's first new token."""
 
-    def __init__(self, prepared: Prepared, rows: Sequence[Encoded], prefix: Sequence[int]) -> None:
-        self._prepared = prepared
+    def __init__(
+        self, prepared: Prepared, decoder: Decoder | None, rows: Sequence[Encoded], prefix: Sequence[int]
+    ) -> None:
+        self._prepared, self._decoder = prepared, decoder
         batch = pack(rows, prefix=prefix).to(prepared.device)
         lengths = torch.tensor([len(prefix) + len(row.ids) - 1 for row in rows], device=prepared.device)
         self._cache = Cache(batch.ways, lengths)
@@ -114,15 +118,21 @@ class _Reading:
 
     def step(self, tokens: Tensor) -> Tensor:
         """Feed one token a row; returns the logits of the next, `[rows, vocabulary]`."""
-        prepared, cache = self._prepared, self._cache
+        cache = self._cache
         cache.make_room()
+        scores = self._decoder(tokens, cache) if self._decoder is not None else self._decode(tokens)
+        cache.lengths = cache.lengths + 1
+        return scores
+
+    def _decode(self, tokens: Tensor) -> Tensor:
+        """`Decoder` for models whose layers are not all ours: through transformers' own."""
+        prepared, cache = self._prepared, self._cache
         output = prepared.model(
             input_ids=tokens.unsqueeze(0),
             position_ids=cache.lengths.unsqueeze(0),
             use_cache=False,
             packed=Context((), len(tokens), prepared.dtype, prepared.device, cache),
         )
-        cache.lengths = cache.lengths + 1
         scores: Tensor = output.logits[0].float()
         return scores
 

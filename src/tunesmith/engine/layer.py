@@ -71,7 +71,7 @@ class DecoderLayer(nn.Module):
             packed,
             layer=own.layer_idx,
             scale=own.scaling,
-            window=_window(own),
+            window=window_of(own),
             dropout=own.attention_dropout if self.training else 0.0,
         )
         return out.flatten(1).to(packed.dtype)
@@ -105,7 +105,7 @@ def substitute(model: nn.Module) -> bool:
     return True
 
 
-def _window(own: Any) -> int | None:
+def window_of(own: Any) -> int | None:
     """How far a query sees back: Qwen says it layer by layer, Mistral for the whole model, Llama has none."""
     if hasattr(own, "sliding_window"):
         found: int | None = own.sliding_window

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from tunesmith.core.config import Precision
 from tunesmith.core.errors import Mistake
 from tunesmith.core.machine import inspect
 from tunesmith.engine import attention, layer
+from tunesmith.engine.eighth import Eighths
 from tunesmith.engine.linear import Embedding, Linear, replace
 
-Precision = Literal["auto", "bfloat16", "float32"]
 Kind = Literal["decoder", "encoder-decoder"]
 
 
@@ -23,6 +24,7 @@ class Prepared:
 
     `ours` says that all its layers are the engine's own, `recompute` that training keeps only each layer's input.
     `kind` is how it reads: a decoder goes on from what it was given, an encoder-decoder answers a source it has read.
+    `eighths` are its weights in 8 bits, for decoding few rows, where that was asked for.
     """
 
     model: Any
@@ -31,6 +33,7 @@ class Prepared:
     ours: bool = False
     recompute: bool = False
     kind: Kind = "decoder"
+    eighths: Eighths | None = None
 
     @property
     def head(self) -> Any:
@@ -52,8 +55,9 @@ def prepare(model: Any, precision: Precision = "auto") -> Prepared:
     """Make `model` (a transformers language model) ready, in place; doing it again changes nothing.
 
     Frozen weights of linear layers and embeddings are kept at product precision, everything else in float32, so the
-    residual stream, the norms and whatever a method trains stay exact. Text-to-text models keep transformers' own
-    attention. Raises Mistake for a decoder whose attention cannot be replaced through transformers' interface.
+    residual stream, the norms and whatever a method trains stay exact. With ``int8`` generation reads rounded weights
+    where it decodes few rows; all else is as with ``auto``. Text-to-text models keep transformers' own attention.
+    Raises Mistake for a decoder whose attention cannot be replaced through transformers' interface.
     """
     kind: Kind = "encoder-decoder" if model.config.is_encoder_decoder else "decoder"
     if kind == "decoder" and not getattr(model, "_supports_attention_backend", False):
@@ -72,12 +76,13 @@ def prepare(model: Any, precision: Precision = "auto") -> Prepared:
     ours = kind == "decoder" and layer.substitute(model)
     _store_at(model, dtype, {} if before else in_file)
     model.to(device).eval()
-    return Prepared(model, dtype, device, ours, kind=kind)
+    rounded = precision == "int8" and device.type == "cpu"
+    return Prepared(model, dtype, device, ours, kind=kind, eighths=Eighths() if rounded else None)
 
 
 def product_precision(precision: Precision) -> torch.dtype:
-    """What `auto` means on this machine: bfloat16 where there are units for it, else float32."""
-    if precision == "auto":
+    """What `auto` and `int8` multiply in on this machine: bfloat16 where there are units for it, else float32."""
+    if precision in ("auto", "int8"):
         precision = "bfloat16" if inspect(torch=True).precision == "bfloat16" else "float32"
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 

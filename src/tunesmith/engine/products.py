@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tunesmith.engine import eighth
 from tunesmith.engine.linear import Linear
 from tunesmith.methods.lora import LoraLinear
 
@@ -59,11 +60,8 @@ def parallel(x: Tensor, *layers: Any) -> Tensor:
         out = _Parallel.apply(x, product, *factors)  # type: ignore[no-untyped-call]  # of torch
     else:
         out = functional.linear(x, product.weight).float()
-    biases = [_plain(layer).bias for layer in layers]
-    if all(bias is None for bias in biases):
-        return out
-    zeros = (out.new_zeros(width) for width in product.widths)
-    return out + torch.cat([zero if bias is None else bias for bias, zero in zip(biases, zeros, strict=True)])
+    bias = _bias(product, layers)
+    return out if bias is None else out + bias
 
 
 def onto(residual: Tensor, x: Tensor, layer: Any) -> Tensor:
@@ -89,6 +87,49 @@ def gated(x: Tensor, gate: Any, up: Any, act: Any) -> Tensor:
         return torch.mul(act(gate(wide)), up(wide)).to(x.dtype)
     out: Tensor = _Gated.apply(x, found[0], *found[1])  # type: ignore[no-untyped-call]  # of torch
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """A product as it stands while nothing trains: ``x Wᵀ + b`` and what the adapters add, found once for many calls.
+
+    `weight [in, out]`, `down [in, ranks]` and `up [ranks, out]` lie transposed; `rounded` is the weight in 8 bits and
+    its scales, for few rows.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    down: Tensor | None
+    up: Tensor
+    rounded: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Of `x [rows, in]` at product precision `[rows, out]`; float32 where something is added to the product."""
+        if self.rounded is not None and len(x) <= eighth.ROWS:
+            out = eighth.multiply(x, *self.rounded)
+        else:
+            out = torch.mm(x, self.weight)
+        if self.bias is None and self.down is None:
+            return out
+        out = out.float()
+        if self.down is not None:
+            out.add_(torch.mm(torch.mm(x, self.down), self.up))
+        return out if self.bias is None else out.add_(self.bias)
+
+
+def fixed(eighths: eighth.Eighths | None, *layers: Any) -> Fixed | None:
+    """The layers side by side as one `Fixed`, None unless each is a frozen linear layer of ours, or LoRA around one.
+
+    With `eighths` the weight's rounded twin comes along.
+    """
+    found = _product(layers)
+    if found is None:
+        return None
+    product, factors = found
+    beside = _Beside(product, [None if one is None else one.detach() for one in factors])
+    down, up = (beside.down.T.contiguous(), beside.up.T.contiguous()) if beside else (None, beside.up)
+    rounded = eighths.of(product.weight) if eighths is not None else None
+    return Fixed(product.weight.T, _bias(product, layers), down, up, rounded)
 
 
 def join(layers: Sequence[Any]) -> None:
@@ -122,6 +163,15 @@ def _product(layers: Sequence[Any]) -> tuple[Product, Factors] | None:
     if weight is None:
         return None
     return Product(weight.detach(), tuple(map(len, weights)), tuple(strengths)), factors
+
+
+def _bias(product: Product, layers: Sequence[Any]) -> Tensor | None:
+    """The layers' biases end to end, float32, zeros where one has none; None where none has one."""
+    biases = [_plain(layer).bias for layer in layers]
+    if all(bias is None for bias in biases):
+        return None
+    zeros = (torch.zeros(width, device=product.weight.device) for width in product.widths)
+    return torch.cat([zero if bias is None else bias.float() for bias, zero in zip(biases, zeros, strict=True)])
 
 
 def _plain(layer: Any) -> Any:

@@ -96,15 +96,19 @@ class Context:
             ]
         return self._tiles[window]
 
-    def empty(self, cache: Cache, window: int | None) -> Tensor:
-        """What is added to the scores of a decoding step, `[rows, 1, room]`: minus infinity where nothing lies yet."""
+    def empty(self, cache: Cache, window: int | None, groups: int) -> Tensor:
+        """What is added to the scores of a decoding step, `[rows · kv heads, 1, room]`.
+
+        Minus infinity where nothing lies yet, 0 elsewhere; the same for every layer with the same window.
+        """
         if window not in self._empty:
             places = torch.arange(cache.room, device=cache.lengths.device)
             hidden = places > cache.lengths.unsqueeze(1)
             if window is not None:
                 hidden |= places <= cache.lengths.unsqueeze(1) - window
-            self._empty[window] = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -torch.inf)
-        return self._empty[window].unsqueeze(1)
+            empty = torch.zeros(hidden.shape, dtype=self.dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+            self._empty[window] = empty.repeat_interleave(groups, dim=0).unsqueeze(1)
+        return self._empty[window]
 
 
 def expected(packed: Context | None) -> Context:

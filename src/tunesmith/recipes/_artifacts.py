@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.config import Chosen, Project, choose
+from tunesmith.core.config import Chosen, Precision, Project, choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.files import atomic_folder, atomic_write
 from tunesmith.core.records import Chat, Labelled, Message, as_dict
@@ -57,7 +57,9 @@ def find(place: str | Path) -> Path:
     raise Mistake(f"{place}: {there} there; expected a run's folder or an adapter; type `tunesmith runs list`")
 
 
-def open_artifact(folder: Path, project: Project | None = None) -> tuple[Model, Answerer, Prompting]:
+def open_artifact(
+    folder: Path, project: Project | None = None, precision: Precision = "auto"
+) -> tuple[Model, Answerer, Prompting]:
     """Load the base an artifact was made for, lay the artifact on it, and give what answers with it.
 
     `project` says the model where the artifact does not (an adapter of somebody else's). Raises Mistake when the base
@@ -66,7 +68,7 @@ def open_artifact(folder: Path, project: Project | None = None) -> tuple[Model, 
     base = project.model if project is not None else _origin(folder, _told(folder))["base"]
     if not base:
         raise Mistake(f"{folder}: does not say which model it belongs to; give a task file with `model:`")
-    model = open_model(base, project.precision if project is not None else "auto")
+    model = open_model(base, precision)
     return model, *lay_on(model, folder, project)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.config import Chosen, Project, choose
+from tunesmith.core.config import Chosen, Precision, Project, choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import say
 from tunesmith.data._read import Reading, read
@@ -17,7 +17,7 @@ from tunesmith.data._split import position, split
 from tunesmith.data._version import data_version
 
 if TYPE_CHECKING:
-    from tunesmith.engine.prepare import Precision, Prepared
+    from tunesmith.engine.prepare import Prepared
     from tunesmith.methods._artifact import Origin
     from tunesmith.models.load import Loaded
     from tunesmith.prompts.render import Template

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.config import Project, choose
+from tunesmith.core.config import Precision, Project, choose
 from tunesmith.core.records import Chat, Labelled, Message
 from tunesmith.evaluation.answers import Answerer, Prompting
 from tunesmith.recipes import _artifacts
@@ -65,15 +65,24 @@ class Speaker:
         )
 
 
-def speaker(*, artifact: str | Path | None = None, model: str | None = None, project: Project | None = None) -> Speaker:
+def speaker(
+    *,
+    artifact: str | Path | None = None,
+    model: str | None = None,
+    project: Project | None = None,
+    precision: Precision | None = None,
+) -> Speaker:
     """Open an artifact (a run's folder, or an adapter), or a plain model, to be talked to.
+
+    `precision` is the project's where none is given, else ``auto``.
 
     Raises Mistake when there is no artifact, or it does not fit its base.
     """
+    precision = precision or (project.precision if project else "auto")
     if artifact is not None:
-        _, answerer, prompting = _artifacts.open_artifact(_artifacts.find(artifact), project)
+        _, answerer, prompting = _artifacts.open_artifact(_artifacts.find(artifact), project, precision)
         return Speaker(answerer, prompting)
-    opened = open_model(model or (project.model if project else "smollm2-135m-instruct"))
+    opened = open_model(model or (project.model if project else "smollm2-135m-instruct"), precision)
     task = labelled(project).task if project else choose("tasks", "generation")
     return Speaker(Answerer(opened.prepared, opened.template, task), Prompting())
 
