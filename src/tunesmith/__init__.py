@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tunesmith.core.config import Precision, Project
     from tunesmith.recipes.generate import Speaker
 
-__all__ = ["Mistake", "check", "climb", "evaluate", "init", "load", "speaker", "train"]
+__all__ = ["Mistake", "check", "climb", "evaluate", "init", "load", "scale", "speaker", "train"]
 
 Task = str | Path | Mapping[str, Any]
 
@@ -88,6 +88,24 @@ def evaluate(
     from tunesmith.recipes.evaluate import evaluate as recipe
 
     return recipe(load(task, **keys), artifact=artifact, split=split, how=how, calibrate=calibrate, limit=limit)
+
+
+def scale(
+    artifact: str | Path,
+    *,
+    factor: float | None = None,
+    max_kl: float | None = None,
+    task: Task | None = None,
+    limit: int | None = None,
+    output_dir: str | Path | None = None,
+    **keys: Any,
+) -> dict[str, Any]:
+    """Choose how strongly an artifact takes part, quality against forgetting; see `recipes.scale`."""
+    environment.prepare()
+    from tunesmith.recipes.scale import scale as recipe
+
+    project = load(task, **keys) if task is not None else None
+    return recipe(artifact, factor=factor, max_kl=max_kl, project=project, limit=limit, output_dir=output_dir)
 
 
 def speaker(

@@ -17,6 +17,7 @@ from tunesmith.core.config import Section, choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.rooms import choice, names
 from tunesmith.methods import _artifact, _attachment
+from tunesmith.methods._strength import at_strength
 
 IDS = torch.tensor([[5, 81, 2, 300, 17, 44, 44, 9, 120]])
 EXACT_KINDS = ("llama", "gpt2", "qwen2", "gemma2", "t5", "flan")
@@ -208,6 +209,50 @@ def test_merged_is_adapted(case: Case, kind: str, make: Callable[..., Any]) -> N
     assert snapshot(model)[0] == modules
     assert (adapted - before).abs().max() > 1e-2
     torch.testing.assert_close(logits(model), adapted, rtol=1e-5, atol=2e-5)
+
+
+def strengthened(case: Case, model: Any, factor: float) -> None:
+    learned = {name: weight.clone() for name, weight in case.method.state(model).items()}
+    case.method.restore(model, at_strength(model, case.method, learned, factor))
+
+
+@each_kind
+@each_method
+def test_at_no_strength_it_is_the_base_and_at_full_strength_itself(
+    case: Case, kind: str, make: Callable[..., Any]
+) -> None:
+    model = make(kind)
+    before = logits(model)
+    case.attach(model)
+    disturb(model)
+    learned = case.logits(model)
+    try:
+        strengthened(case, model, 1.0)
+    except Mistake as mistake:
+        assert str(mistake).startswith(f"scale: {case.name} is not a change added to the base's weights")  # noqa: PT017
+        return
+    assert torch.equal(case.logits(model), learned)
+    strengthened(case, model, 0.0)
+    torch.testing.assert_close(case.logits(model), before, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in names("methods") if choice("methods", name).MERGEABLE])
+def test_at_half_strength_every_weight_has_moved_half_as_far(case: Case, make: Callable[..., Any]) -> None:
+    moved = []
+    for factor in (1.0, 0.5):
+        model = make("llama")
+        base = {key: weight.detach().clone() for key, weight in model.named_parameters()}
+        case.attach(model)
+        disturb(model)
+        try:
+            strengthened(case, model, factor)
+        except Mistake:
+            pytest.skip("not a change added to the base's weights")
+        case.method.merge(model)
+        moved.append({key: weight.detach() - base[key] for key, weight in model.named_parameters()})
+    assert any(weight.abs().max() > 1e-3 for weight in moved[0].values())
+    for key, whole in moved[0].items():
+        torch.testing.assert_close(moved[1][key], whole / 2, rtol=1e-4, atol=1e-6)
 
 
 @each_kind

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import tunesmith
-from tunesmith.core.config import choose
+from tunesmith.core.config import Forgetting, choose
 from tunesmith.core.errors import Mistake, Mistakes
 from tunesmith.core.packages import cache_home
 from tunesmith.engine.forward import logits
@@ -164,12 +164,12 @@ def test_a_slip_is_told(asked: dict[str, Any], told: str, toy_task: ToyTask) -> 
         tunesmith.load(toy_task(forgetting=asked))
 
 
-def test_the_gate_says_which_bound_is_passed(toy_task: ToyTask) -> None:
-    project = tunesmith.load(toy_task(forgetting={"max_kl": 0.1, "max_drop": 0.02}))
-    assert outside(project, 0.1, 0.02) == ""
-    assert outside(project, 0.1234, 0.0) == "KL 0.123 from the base is over max_kl 0.1"
-    assert outside(project, 0.0, 0.03) == "0.030 more bits a byte of general text is over max_drop 0.02"
-    assert outside(project, None, None) == ""
+def test_the_gate_says_which_bound_is_passed() -> None:
+    asked = Forgetting(max_kl=0.1, max_drop=0.02)
+    assert outside(asked, 0.1, 0.02) == ""
+    assert outside(asked, 0.1234, 0.0) == "KL 0.123 from the base is over max_kl 0.1"
+    assert outside(asked, 0.0, 0.03) == "0.030 more bits a byte of general text is over max_drop 0.02"
+    assert outside(asked, None, None) == ""
 
 
 def test_a_failed_measurement_leaves_the_adapter_on(

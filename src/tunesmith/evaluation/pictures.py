@@ -36,7 +36,8 @@ def against_forgetting(climb: Mapping[str, Any], finished: Iterable[Mapping[str,
     points = [_point(rung, "forgetting_kl") for rung in finished if is_number(rung["forgetting_kl"])]
     if not any(point.at > 0 for point in points):
         return []
-    return _scatters(climb, points, Axis("mean KL from the base model, nats a token", amounts.quality))
+    across = Axis("mean KL from the base model, nats a token", amounts.quality)
+    return _scatters(climb, points, across, bound=climb.get("max_kl"))
 
 
 def lay_bars(finished: Sequence[dict[str, Any]]) -> None:
@@ -57,10 +58,14 @@ def _point(rung: Mapping[str, Any], field: str) -> plots.Point:
 
 
 def _scatters(
-    climb: Mapping[str, Any], points: Sequence[plots.Point], across: Axis, target: float | None = None
+    climb: Mapping[str, Any],
+    points: Sequence[plots.Point],
+    across: Axis,
+    target: float | None = None,
+    bound: float | None = None,
 ) -> list[str]:
     up = Axis(amounts.words(climb.get("metric")), amounts.quality)
-    return [plots.scatter(points, across, up, frame, _higher_is_better(climb), target) for frame in FRAMES]
+    return [plots.scatter(points, across, up, frame, _higher_is_better(climb), target, bound) for frame in FRAMES]
 
 
 def _higher_is_better(climb: Mapping[str, Any]) -> bool:

@@ -65,15 +65,21 @@ def scatter(
     frame: Frame,
     higher_is_better: bool = True,
     target: float | None = None,
+    bound: float | None = None,
 ) -> str:
     """Rungs as dots with their intervals, the Pareto front as stairs. Up is always better: a loss grows downward.
+
+    `target` is a height to be reached, `bound` a place across that is not to be passed.
 
     Returns an `<svg>` element, or "" when there is nothing to draw.
     """
     if not points:
         return ""
     x = Scale(
-        *bounds((p.at for p in points), across.logarithmic), frame.left, frame.width - frame.right, across.logarithmic
+        *bounds([*(p.at for p in points), *([] if bound is None else [bound])], across.logarithmic),
+        frame.left,
+        frame.width - frame.right,
+        across.logarithmic,
     )
     heights = [height for p in points for height in (p.low, p.high)] + ([] if target is None else [target])
     low, high = bounds(heights)
@@ -85,6 +91,7 @@ def scatter(
         _grid(x, y, across, up, frame),
         _stairs(stairs, frame),
         "" if target is None else _target(target, y, up, frame),
+        "" if bound is None else _bound(bound, x, across, frame),
         *(_dot(p, p in best, x, y, across, up) for p in sorted(points, key=lambda p: p.chosen)),
         *(_name(label) for label in _names(points, stairs, x, y, frame)),
     ]
@@ -168,6 +175,14 @@ def _target(target: float, y: Scale, up: Axis, frame: Frame) -> str:
     return (
         f'<line class="target" x1="{frame.left}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>'
         f'<text class="target" x="{frame.left + 6}" y="{at - 6:.1f}">target {up.written(target)}</text>'
+    )
+
+
+def _bound(bound: float, x: Scale, across: Axis, frame: Frame) -> str:
+    at, bottom = x(bound), frame.height - frame.bottom
+    return (
+        f'<line class="target" x1="{at:.1f}" x2="{at:.1f}" y1="{frame.top}" y2="{bottom}"/>'
+        f'<text class="target" x="{at + 6:.1f}" y="{bottom - 6}">at most {across.written(bound)}</text>'
     )
 
 

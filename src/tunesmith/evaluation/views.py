@@ -80,6 +80,18 @@ def run_view(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def scale_view(scale: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything the page of an artifact's strengths shows: each is a rung whose name is its factor."""
+    strengths = [_rung({**one, "name": f"× {one['factor']:g}"}) for one in scale["factors"]]
+    measured = {**scale, "metric": strengths[0]["metric"]}
+    return {
+        **{key: scale[key] for key in ("name", "verdict", "model", "command")},
+        "metric": words(strengths[0]["metric"]),
+        "strengths": strengths,
+        "forgetting": pictures.against_forgetting(measured, [one for one in strengths if one["finished"]]),
+    }
+
+
 def facts(tree: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """A tree of plain values as (words, text) pairs, None left out; a mapping below is a list of such pairs again."""
     known = ((words(key), value) for key, value in tree.items() if value is not None)

@@ -107,5 +107,10 @@ def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     _attachment.copy_into(state(model), weights, _NAME)
 
 
+def scaled(weights: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
+    """What the adapters add, `factor` times."""
+    return {name: weight * factor if "up_" in name.rpartition(".")[2] else weight for name, weight in weights.items()}
+
+
 def _layers(model: nn.Module) -> Iterator[tuple[str, AdaptedLinear]]:
     return ((path, module) for path, module in model.named_modules() if isinstance(module, AdaptedLinear))

@@ -141,6 +141,11 @@ def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     _attachment.copy_into(state(model), weights, _NAME)
 
 
+def scaled(weights: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
+    """The update `factor` times as strong: B carries it, so that alpha stays and PEFT loads it as it is."""
+    return {name: weight * factor if "lora_B" in name else weight for name, weight in weights.items()}
+
+
 def to_peft(model: nn.Module, config: Config) -> dict[str, Any]:
     """This method's part of `adapter_config.json`: every target spelled out, nothing left to a default."""
     layers = dict(_layers(model))

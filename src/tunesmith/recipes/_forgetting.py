@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from tunesmith.core.config import Chosen, Project, choose
+from tunesmith.core.config import Forgetting as Asked
 from tunesmith.core.errors import Mistake
 from tunesmith.core.files import atomic_write
 from tunesmith.core.packages import cache_home
@@ -74,7 +75,7 @@ class Restraint:
         def ask() -> Reading:
             lost = forgetting(self.model.prepared, base, prefix=prefix)
             measured = {"forgetting_kl": lost.kl, "forgetting_bits_per_byte": lost.rise}
-            return Reading(measured, outside(self.project, lost.kl, lost.rise))
+            return Reading(measured, outside(self.project.forgetting, lost.kl, lost.rise))
 
         return ask
 
@@ -105,9 +106,8 @@ def is_gated(project: Project) -> bool:
     return project.forgetting.max_kl is not None or project.forgetting.max_drop is not None
 
 
-def outside(project: Project, kl: float | None, drop: float | None) -> str:
+def outside(asked: Asked, kl: float | None, drop: float | None) -> str:
     """Which bound of the gate is passed, in words; "" inside it."""
-    asked = project.forgetting
     if asked.max_kl is not None and kl is not None and kl > asked.max_kl:
         return f"KL {kl:.3f} from the base is over max_kl {asked.max_kl:g}"
     if asked.max_drop is not None and drop is not None and drop > asked.max_drop:
