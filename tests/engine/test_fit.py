@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -370,6 +371,61 @@ def test_a_resumed_run_packs_as_it_did_though_memory_is_another(make_job: Callab
     resumed = make_job(tmp_path / "killed", **FULL_LIFE)
     fit(resumed)
     assert _same(_weights(resumed), _weights(whole))
+
+
+@pytest.mark.parametrize("at", [4, 7, 10])
+def test_a_run_whose_layers_wake_one_by_one_goes_on_as_if_it_had_not_been_killed(
+    at: int, make_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    """The lower layer rests until step 6: in the checkpoint of step 3 the optimizer knows nothing of it."""
+    method = {"name": "gradual_unfreezing", "unfreeze_every": 5}
+    keys = {**FULL_LIFE, "method": method, "lr_scheduler_type": None, "learning_rate": 0.01}
+    whole = make_job(tmp_path / "whole", **keys)
+    fit(whole)
+
+    def kill(step: Step) -> None:
+        if step.number == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(make_job(tmp_path / "killed", **keys), kill)
+    resumed = make_job(tmp_path / "killed", **keys)
+    fit(resumed)
+    assert _metrics(resumed) == _metrics(whole)
+    assert _same(_weights(resumed), _weights(whole))
+
+
+def test_what_rests_stays_as_it_is_and_then_learns(make_job: Callable[..., Job]) -> None:
+    job = make_job(method={"name": "gradual_unfreezing", "unfreeze_every": 2}, validation=[], steps=4)
+    low, top = (job.prepared.model.model.layers[place].mlp.up_proj.weight for place in (0, 1))
+    seen = [(low.detach().clone(), top.detach().clone())]
+    fit(job, lambda _: seen.append((low.detach().clone(), top.detach().clone())))
+    moved = [tuple(not torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in itertools.pairwise(seen)]
+    assert moved == [(False, True), (False, True), (True, True), (True, True)]
+    assert all(parameter.requires_grad for parameter in job.prepared.model.parameters())
+
+
+def test_below_the_lowest_weight_that_learns_nothing_is_computed_backward(make_job: Callable[..., Job]) -> None:
+    job = make_job(method={"name": "gradual_unfreezing", "unfreeze_every": 1}, validation=[], steps=2)
+    job.receipt()  # counting memory passes through the layers, too
+    seen: list[bool] = []
+    top = job.prepared.model.model.layers[1]
+    top.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].requires_grad))
+    fit(job)
+    assert seen[-1]
+    assert seen[-len(job.batches(2)) - 1] is False  # the step before the lower layer woke
+
+
+def test_the_schedule_is_the_methods_own_unless_another_is_asked_for(make_job: Callable[..., Job]) -> None:
+    shapes = [
+        make_job(method=name, **keys).plan.lr_scheduler_type
+        for name, keys in (
+            ("lora", {}),
+            ("gradual_unfreezing", {}),
+            ("gradual_unfreezing", {"lr_scheduler_type": "linear"}),
+        )
+    ]
+    assert shapes == ["cosine", "slanted_triangular", "linear"]
 
 
 def test_a_run_that_had_stopped_early_stays_stopped(make_job: Callable[..., Job], tmp_path: Path) -> None:

@@ -98,7 +98,14 @@ def test_the_learning_rate_has_its_shape(shape: str, expected: list[float]) -> N
     assert factors == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("shape", ["constant", "linear", "cosine"])
+def test_the_slanted_triangle_is_the_papers() -> None:
+    """Worked by hand from eq. 3 with T = 20, cut = 2, ratio 32: (1 + 31 p) / 32 with p = 0, 1/2, then 1 to 1/18."""
+    shares = [0, 1 / 2] + [(18 - left) / 18 for left in range(18)]
+    factors = [optimizers.factor(step, 20, warmup_ratio=0.5, shape="slanted_triangular") for step in range(20)]
+    assert factors == pytest.approx([(1 + 31 * share) / 32 for share in shares])
+
+
+@pytest.mark.parametrize("shape", ["constant", "linear", "cosine", "slanted_triangular"])
 @pytest.mark.parametrize("warmup_ratio", [0.0, 0.05, 0.99])
 @pytest.mark.parametrize("steps", [1, 2, 3, 100])
 def test_no_step_is_wasted(shape: str, warmup_ratio: float, steps: int) -> None:

@@ -195,7 +195,9 @@ class Project(Section):
     rungs: list[str] | None = Field(None, description="the rungs a climb tries; default: all but full")
     optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="the optimizer")
     learning_rate: float | None = Field(None, gt=0, description="peak learning rate; default: the method's own")
-    lr_scheduler_type: Literal["constant", "linear", "cosine"] = Field("cosine", description="shape after warm-up")
+    lr_scheduler_type: Literal["constant", "linear", "cosine", "slanted_triangular"] | None = Field(
+        None, description="shape after warm-up; default: the method's own, or cosine"
+    )
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the steps spent warming up")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay (L2 for adam and sgd)")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum, for sgd")

@@ -76,7 +76,8 @@ class Job:
         epochs = math.ceil(project.num_train_epochs * len(self.rows) / self.rows_a_step)
         steps = self.steps or min(epochs, project.max_steps or epochs)
         rate = project.learning_rate or project.method.module.LEARNING_RATE
-        return Plan(max(1, steps), rate, project.lr_scheduler_type, project.warmup_ratio, project.max_grad_norm)
+        shape: str = project.lr_scheduler_type or getattr(project.method.module, "SCHEDULE", "cosine")
+        return Plan(max(1, steps), rate, shape, project.warmup_ratio, project.max_grad_norm)
 
     @cached_property
     def longest(self) -> int:
@@ -235,6 +236,7 @@ def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
         guard,
         start=start if journal.since_best < patience and not journal.fit.stopped else job.plan.steps,
         penalties=job.penalties,
+        resting=getattr(project.method.module, "resting", None),
         on_step=getattr(project.method.module, "on_step", None),
     )
     with track(job.plan.steps - start, "steps", job.description) as bar, _interrupt_after_a_step() as interrupted:

@@ -12,6 +12,7 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from types import ModuleType
@@ -121,6 +122,7 @@ def run(
     *,
     start: int = 0,
     penalties: Mapping[str, Penalty] | None = None,
+    resting: Callable[[Any, int, int], Sequence[Tensor]] | None = None,
     on_step: Callable[[Any, int, int], None] | None = None,
 ) -> Iterator[Step]:
     """Take steps `start + 1 … plan.steps`, yielding after each; the caller may stop at any time.
@@ -138,14 +140,17 @@ def run(
             group["lr"] = rate * group["scale"]
         prepared.model.train()
         total, count, tokens, sums = 0.0, 0.0, 0, dict[str, float]()
-        for batch in batches(number):
-            loss, targets, told = _learn(prepared, objective, config, batch)
-            total, count, tokens = total + loss, count + targets, tokens + len(batch.tokens)
-            for name, value in told.items():
-                sums[name] = sums.get(name, 0.0) + value
-        if count == 0:
-            raise Mistake(f"step {number} has no trained tokens; see the receipt, and raise max_length if rows are cut")
-        pulls = {name: penalty(prepared, number, count) for name, penalty in (penalties or {}).items()}
+        with _frozen(resting(prepared.model, number, plan.steps) if resting else ()):
+            for batch in batches(number):
+                loss, targets, told = _learn(prepared, objective, config, batch)
+                total, count, tokens = total + loss, count + targets, tokens + len(batch.tokens)
+                for name, value in told.items():
+                    sums[name] = sums.get(name, 0.0) + value
+            if count == 0:
+                raise Mistake(
+                    f"step {number} has no trained tokens; see the receipt, and raise max_length if rows are cut"
+                )
+            pulls = {name: penalty(prepared, number, count) for name, penalty in (penalties or {}).items()}
         norm = _average_and_clip(guard.parameters, count, plan.max_grad_norm)
         event = guard.judge(total / count, norm)
         if not event:
@@ -173,6 +178,18 @@ def _learn(
     if loss.requires_grad:  # else no trained weight takes part, which is told later
         loss.backward()
     return float(loss.detach()), float(targets), {name: float(value) for name, value in metrics.items()}
+
+
+@contextmanager
+def _frozen(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Want no gradient of `parameters` for a while: what lies below the lowest weight that learns costs nothing."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def _copied(value: Any, into: Any) -> Any:

@@ -51,8 +51,13 @@ def factor(step: int, steps: int, *, warmup_ratio: float, shape: str) -> float:
     """What the peak learning rate is multiplied with at `step` (0-based) of `steps`.
 
     Rises linearly over the first `warmup_ratio` of the steps, then stays (``constant``), falls in a line to 0
-    (``linear``) or along half a cosine to 0 (``cosine``).
+    (``linear``) or along half a cosine to 0 (``cosine``). ``slanted_triangular`` has a rise of its own: in a line from
+    a 32nd over the first tenth of the steps, whatever `warmup_ratio`, and back again (arXiv 1801.06146, eq. 3).
     """
+    if shape == "slanted_triangular":
+        cut = steps // 10
+        share = step / cut if step < cut else 1 - (step - cut) / (steps - cut)
+        return (1 + share * 31) / 32
     warmup = round(steps * warmup_ratio)
     if step < warmup:
         return (step + 1) / (warmup + 1)

@@ -25,6 +25,8 @@ and, where it applies,
 * `resolve(config, tokenizer, instruction)`: a Config with what only the tokenizer and the task know filled in; whoever
   attaches a method for training calls it first (loading an artifact needs none of it);
 * `prefix_tokens(model)`: ids of virtual tokens, counted on from the embedding's rows, that stand before every sequence;
+* `SCHEDULE`: the `lr_scheduler_type` that belongs to it when nobody says another;
+* `resting(model, step, steps)`: its parameters that are left as they are at optimizer step `step` of `steps`;
 * `param_groups(model)`: for the optimizer, each group with a `scale` on the learning rate;
 * `on_step(model, step, steps)`: called after optimizer step `step` of `steps`, gradients still there; what must outlast
   the step lies in the attachment's `memory`, which checkpoints keep;
