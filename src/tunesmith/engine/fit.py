@@ -76,8 +76,10 @@ class Job:
         epochs = math.ceil(project.num_train_epochs * len(self.rows) / self.rows_a_step)
         steps = self.steps or min(epochs, project.max_steps or epochs)
         rate = project.learning_rate or project.method.module.LEARNING_RATE
-        shape: str = project.lr_scheduler_type or getattr(project.method.module, "SCHEDULE", "cosine")
-        return Plan(max(1, steps), rate, shape, project.warmup_ratio, project.max_grad_norm)
+        usual: str = getattr(project.method.module, "SCHEDULE", "cosine")
+        return Plan(
+            max(1, steps), rate, project.lr_scheduler_type or usual, project.warmup_ratio, project.max_grad_norm
+        )
 
     @cached_property
     def longest(self) -> int:
