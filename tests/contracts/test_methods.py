@@ -18,6 +18,7 @@ from tunesmith.core.errors import Mistake
 from tunesmith.core.rooms import choice, names
 from tunesmith.methods import _artifact, _attachment
 from tunesmith.methods._strength import at_strength
+from tunesmith.recipes.methods import ORDER
 
 IDS = torch.tensor([[5, 81, 2, 300, 17, 44, 44, 9, 120]])
 EXACT_KINDS = ("llama", "gpt2", "qwen2", "gemma2", "t5", "flan")
@@ -119,6 +120,8 @@ def case(name: str, toy_tokenizer: Any) -> Case:
 def test_a_method_declares_what_it_is(case: Case) -> None:
     assert {type(getattr(case.method, key)) for key in ("MERGEABLE", "MIXABLE", "WHOLE")} == {bool}
     assert case.method.LEARNING_RATE > 0
+    assert case.method.FAMILY in ORDER
+    assert 10 < len(case.method.GOOD_FOR) < 90
     assert case.method.PEFT_TYPE is None or (hasattr(case.method, "to_peft") and hasattr(case.method, "from_peft"))
     assert hasattr(case.method, "merge") == case.method.MERGEABLE
     assert all(field.description for field in type(case.config).model_fields.values())

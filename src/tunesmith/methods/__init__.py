@@ -6,6 +6,8 @@ the engine (frozen weights in bfloat16 inside subclasses of `nn.Linear` and `nn.
 A choice holds
 
 * `Config`: a `Section` with a description for each key;
+* `FAMILY`: one of full, gradual, selective, reparameterized, additive, feature-based, other;
+* `GOOD_FOR`: when to take it, in a few words (`tunesmith methods` shows both);
 * `LEARNING_RATE`: the peak learning rate that suits it when nobody says another;
 * `MERGEABLE`: whether what it learned can become part of the model's own weights;
 * `MIXABLE`: whether several of its artifacts can serve in one batch;

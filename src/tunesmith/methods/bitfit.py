@@ -16,6 +16,8 @@ from tunesmith.core.config import Section
 from tunesmith.core.errors import Mistake
 from tunesmith.methods import _attachment
 
+FAMILY = "selective"
+GOOD_FOR = "little data, many tasks on one base; files of kilobytes"
 LEARNING_RATE = 1e-3
 MERGEABLE = True
 MIXABLE = False

@@ -20,6 +20,8 @@ from transformers.pytorch_utils import Conv1D
 from tunesmith.core.config import Section
 from tunesmith.methods import _attachment, _parts, _targets
 
+FAMILY = "additive"
+GOOD_FOR = "many tasks side by side on one base, each far from the others"
 LEARNING_RATE = 1e-3
 MERGEABLE = False
 MIXABLE = True

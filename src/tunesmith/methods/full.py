@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from tunesmith.core.config import Section
 from tunesmith.methods import _attachment
 
+FAMILY = "full"
+GOOD_FOR = "the most quality where data are many and memory is there"
 LEARNING_RATE = 2e-5
 MERGEABLE = True
 MIXABLE = False

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from tunesmith.core.config import Section
 from tunesmith.methods import _attachment, _blocks
 
+FAMILY = "gradual"
+GOOD_FOR = "all weights with less forgotten: texts far from what the model knows"
 LEARNING_RATE = 5e-5
 SCHEDULE = "slanted_triangular"
 MERGEABLE = True

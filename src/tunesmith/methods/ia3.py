@@ -19,6 +19,8 @@ from tunesmith.core.config import Section
 from tunesmith.core.errors import Mistake
 from tunesmith.methods import _attachment, _parts, _peft_settings, _targets
 
+FAMILY = "additive"
+GOOD_FOR = "a few dozen examples; the smallest adapter that can be merged"
 LEARNING_RATE = 5e-3
 MERGEABLE = True
 MIXABLE = True

@@ -15,6 +15,8 @@ from tunesmith.core.config import Section
 from tunesmith.core.errors import Mistake
 from tunesmith.methods import _attachment, _blocks
 
+FAMILY = "selective"
+GOOD_FOR = "quick steps on a processor: nothing below is computed backward"
 LEARNING_RATE = 5e-5
 MERGEABLE = True
 MIXABLE = False

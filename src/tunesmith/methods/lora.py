@@ -22,6 +22,8 @@ from tunesmith.core.config import Section
 from tunesmith.core.errors import Mistake
 from tunesmith.methods import _attachment, _peft_settings, _targets
 
+FAMILY = "reparameterized"
+GOOD_FOR = "the first choice for most work: near full tuning, small, mergeable"
 LEARNING_RATE = 2e-4
 MERGEABLE = True
 MIXABLE = True

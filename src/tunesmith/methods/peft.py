@@ -24,6 +24,8 @@ from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import say
 from tunesmith.methods import _attachment, _peft_settings, _peft_types, _targets
 
+FAMILY = "other"
+GOOD_FOR = "what has no file of its own here: any type of the peft library"
 LEARNING_RATE = 1e-3
 MERGEABLE = True
 MIXABLE = False

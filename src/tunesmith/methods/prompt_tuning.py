@@ -19,6 +19,8 @@ from tunesmith.core.config import Section
 from tunesmith.core.errors import Mistake
 from tunesmith.methods import _attachment, _peft_settings
 
+FAMILY = "additive"
+GOOD_FOR = "large models and many tasks: a few kilobytes a task, weights untouched"
 LEARNING_RATE = 1e-2
 MERGEABLE = False
 MIXABLE = True

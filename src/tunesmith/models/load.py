@@ -65,6 +65,24 @@ def load(name: str, *, offline: bool | None = None) -> Loaded:
     return Loaded(model, _tokenizer(folder, name), name, folder, identity(folder))
 
 
+def lay_out(folder: Path) -> PreTrainedModel:
+    """The model of a folder without its weights: under ``torch.device("meta")`` it takes no memory, and can be counted.
+
+    Raises Mistake as `load` does.
+    """
+    import transformers
+
+    told = read_config(folder)
+    _check(told, str(folder))
+    automatic: Any = getattr(transformers, CLASSES[kind_of(told)])
+    configuration: Any = transformers.AutoConfig
+    with quiet():
+        model: PreTrainedModel = automatic.from_config(
+            configuration.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        )
+    return model
+
+
 def load_tokenizer(name: str, *, offline: bool | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer alone; a model without a chat template has `chat_template` None. Raises Mistake as `load` does."""
     return _tokenizer(fetch(name, offline=offline), name)
