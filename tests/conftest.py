@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import string
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,78 @@ def toy_tokenizer() -> PreTrainedTokenizerBase:
     )
     toy.chat_template = CHAT_TEMPLATE
     return toy
+
+
+@pytest.fixture(scope="session")
+def toy_reading_tokenizer() -> PreTrainedTokenizerBase:
+    """A WordPiece tokenizer of about 270 pieces as BERT's: [CLS] text [SEP], or [CLS] first [SEP] second [SEP]."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [letter for letter in string.printable if letter.strip() and letter == letter.lower()]
+    words = sorted({word.strip(".,?").lower() for word in _TEXT.split()})
+    pieces = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *words])
+    vocabulary = {piece: place for place, piece in enumerate(pieces)}  # by hand: a trainer breaks ties by chance
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    toy: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers has none
+        tokenizer_object=tokenizer,
+        model_max_length=512,
+        **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True)),
+    )
+    return toy
+
+
+ENCODERS = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", "deberta": "DebertaV2"}
+ENCODERS |= {"modernbert": "ModernBert"}
+
+
+@pytest.fixture(scope="session")
+def toy_encoder(toy_reading_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
+    """Make a random encoder: ``toy_encoder("bert", "ForTokenClassification", num_labels=5)``; "Model" is its body.
+
+    Kinds: bert, roberta, distilbert, deberta, modernbert. float32, no dropout, two layers of width 32.
+    """
+    import torch
+    import transformers
+
+    def make(kind: str = "bert", head: str = "ForSequenceClassification", *, seed: int = 0, **keys: Any) -> Any:
+        name = ENCODERS[kind]
+        shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        special = {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "max_position_embeddings": 512}
+        if kind == "distilbert":
+            shape, dropout = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4}, {"dropout": 0.0}
+            dropout |= {"attention_dropout": 0.0, "seq_classif_dropout": 0.0, "qa_dropout": 0.0}
+        elif kind == "deberta":
+            shape |= {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "norm_rel_ebd": "layer_norm"}
+        elif kind == "modernbert":
+            special |= {"global_attn_every_n_layers": 2, "local_attention": 8}
+        config = getattr(transformers, f"{name}Config")(
+            vocab_size=len(toy_reading_tokenizer), initializer_range=0.2, **{**shape, **dropout, **special, **keys}
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model: Any = getattr(transformers, f"{name}{head}")(config)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def toy_encoder_folder(
+    toy_encoder: ToyModel, toy_reading_tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The body of a toy BERT, without a head, and its tokenizer on disk. Only to be read."""
+    folder = tmp_path_factory.mktemp("toy") / "toy-bert"
+    toy_encoder("bert", "Model").save_pretrained(folder)
+    toy_reading_tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

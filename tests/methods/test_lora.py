@@ -127,7 +127,7 @@ def test_merging_into_a_quantized_layer_is_refused(toy_llama: Any) -> None:
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"something_of_2027": 1}, "something_of_2027"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights: pissa is not plain LoRA"),
-        ({"task_type": "SEQ_CLS"}, "task_type: SEQ_CLS"),
+        ({"task_type": "FEATURE_EXTRACTION"}, "task_type: FEATURE_EXTRACTION"),
     ],
 )
 def test_a_variant_of_lora_is_refused_rather_than_read_wrong(settings: dict[str, Any], message: str) -> None:

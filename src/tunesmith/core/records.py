@@ -92,11 +92,17 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of a sequence and, as many, how much each is trained on: 0 for the prompt, 1 for an answer."""
+    """Token ids of a sequence and, as many, how much each is trained on: 0 for the prompt, 1 for an answer.
+
+    A row that is read as a whole, by an encoder, has `labels` instead of next tokens: (position, label id) pairs, with
+    a weight for each; `second` is where its second text begins (a passage after its question), 0: it has one.
+    """
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
     adapter: str = ""
+    labels: tuple[tuple[int, int], ...] = ()
+    second: int = 0
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 

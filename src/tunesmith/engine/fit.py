@@ -322,5 +322,5 @@ def _targets(row: Encoded) -> int:
 def _digest(rows: Sequence[Encoded]) -> str:
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(repr((row.ids, row.weights)).encode())
+        digest.update(repr((row.ids, row.weights, *row.labels)).encode())
     return digest.hexdigest()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tunesmith.engine import head, text_to_text
+from tunesmith.engine import encoder, head, text_to_text
 from tunesmith.engine.cache import Cache
 from tunesmith.engine.packing import PackedBatch
 from tunesmith.engine.prepare import Prepared
@@ -46,6 +46,8 @@ def target_logits(prepared: Prepared, batch: PackedBatch) -> Tensor:
 def forward(prepared: Prepared, batch: PackedBatch) -> Terms:
     """Log-probabilities of a batch's labels; positions that predict several labels are computed once."""
     batch = batch.to(prepared.device)
+    if prepared.kind == "encoder":
+        return Terms(*encoder.label_logprobs(prepared, batch))
     if prepared.kind != "decoder":
         scores = target_logits(prepared, batch)
         chosen = scores.gather(1, batch.labels.unsqueeze(1)).squeeze(1)

@@ -8,6 +8,8 @@ its first updates away and the loss trails float32 by several steps; with the su
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,13 +34,15 @@ class Embedding(nn.Embedding):
         return super().forward(input).float()
 
 
-def replace(model: nn.Module, compute: torch.dtype) -> None:
+OURS: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: Linear, nn.Embedding: Embedding}
+
+
+def replace(model: nn.Module, compute: torch.dtype, ours: Mapping[type[nn.Module], type[nn.Module]] = OURS) -> None:
     """Put ours in the place of every plain linear layer and embedding; they hold the very same parameters (and ties).
 
     Subclasses that compute something else (Gemma's scaled embedding) stay as they are. Doing it again only sets
     `compute`.
     """
-    ours: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: Linear, nn.Embedding: Embedding}
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) in ours:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded
-from tunesmith.engine import head
+from tunesmith.engine import encoder, head
 from tunesmith.engine.forward import FILLED, forward
 from tunesmith.engine.packing import PackedBatch, pack
 from tunesmith.engine.prepare import Prepared
@@ -57,6 +57,9 @@ class Shape:
     @classmethod
     def of(cls, batch: PackedBatch) -> Shape:
         """The shape of a pack that is there."""
+        if batch.whole:
+            rows, longest = len(batch.segments), max(segment.length for segment in batch.segments)
+            return cls(rows * longest, rows * longest**2, len(torch.unique(batch.index)), longest)
         found, filled = spans(batch.segments), len(batch.tokens) + -len(batch.tokens) % FILLED
         pairs = sum(span.size[0] * span.size[1] for span in found if span.kept)
         targets = len(torch.unique(batch.index))
@@ -122,11 +125,12 @@ def count(prepared: Prepared, prefix: Sequence[int] = ()) -> Kept:
 
     This also reads every weight, which until then may lie in its file and not count as held.
     """
+    probe = _whole_probe if prepared.kind == "encoder" else _probe
     packs = [
-        _probe([_PROBE], 1, prefix),
-        _probe([_PROBE, _PROBE], 1, prefix),
-        _probe([2 * _PROBE], 1, prefix),
-        _probe([_PROBE], _PROBE, prefix),
+        probe([_PROBE], 1, prefix),
+        probe([_PROBE, _PROBE], 1, prefix),
+        probe([2 * _PROBE], 1, prefix),
+        probe([_PROBE], _PROBE, prefix),
     ]
     plain = _solved(replace(prepared, recompute=False), packs)
     return replace(plain, again=_solved(prepared, packs)) if prepared.recompute else plain
@@ -166,7 +170,7 @@ def estimate(
 
 def _logits(prepared: Prepared, kept: Kept, shape: Shape) -> float:
     """Bytes of logits and what is made of them, all at once or a block at a time."""
-    vocabulary = int(prepared.model.config.get_text_config().vocab_size)
+    vocabulary = encoder.width(prepared) if prepared.kind == "encoder" else prepared.vocabulary
     if prepared.ours and head.fits(prepared.head):
         return shape.targets * kept.target + min(shape.targets, head.BLOCK) * vocabulary * LOGITS_OF_A_BLOCK
     return shape.targets * (kept.target + 4 * vocabulary * LOGITS_AT_ONCE)
@@ -215,6 +219,16 @@ def _probe(lengths: Sequence[int], targets: int, prefix: Sequence[int]) -> Packe
         weights = [0.0] * (length + 1 - targets) + [1.0] * targets if not rows else [0.0] * (length + 1)
         rows.append(Encoded(tuple(range(length + 1)), tuple(weights)))
     return pack(rows, prefix=prefix, share=False)
+
+
+def _whole_probe(lengths: Sequence[int], targets: int, prefix: Sequence[int]) -> PackedBatch:
+    """As `_probe`, of rows that are read as wholes."""
+    labels = [tuple((place, 0) for place in range(targets if i == 0 else 1)) for i in range(len(lengths))]
+    rows = [
+        Encoded(tuple(range(length)), (1.0,) * len(own), labels=own)
+        for length, own in zip(lengths, labels, strict=True)
+    ]
+    return pack(rows, prefix=prefix)
 
 
 def _saved_bytes(prepared: Prepared, batch: PackedBatch) -> int:

@@ -9,7 +9,7 @@ predicts them, wherever it lies.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -29,12 +29,16 @@ WORTH_SHARING = 16
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of flat positions `[start, start + length)`; `parent` is the index of an earlier segment, or -1."""
+    """A run of flat positions `[start, start + length)`; `parent` is the index of an earlier segment, or -1.
+
+    `second` is the place in it where its second text begins, 0 where there is none: encoders tell the two apart.
+    """
 
     start: int
     length: int
     parent: int = -1
     adapter: str = ""
+    second: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,9 @@ class PackedBatch:
     `tokens [T]` and `positions [T]` are flat; `segments` tile `[0, T)`, parents before children. Target `i` says that
     the logits at flat position `index[i]` predict `labels[i]`, counting `weights[i]`; it belongs to row `row[i]` of the
     caller. `ways[r]` lists the flat ranges `(start, stop)` that row `r` runs through, first token to last.
+
+    In a `whole` batch a row is a segment that is read in both directions: target `i` says that label `labels[i]` stands
+    *at* flat position `index[i]`.
     """
 
     tokens: Tensor
@@ -54,14 +61,14 @@ class PackedBatch:
     weights: Tensor
     row: Tensor
     ways: tuple[tuple[tuple[int, int], ...], ...]
+    whole: bool = False
 
     def to(self, device: torch.device) -> PackedBatch:
         """The same batch with its tensors on `device`."""
         if self.tokens.device == device:
             return self
-        moved = (t.to(device) for t in (self.tokens, self.positions, self.index, self.labels, self.weights, self.row))
-        tokens, positions, index, labels, weights, row = moved
-        return PackedBatch(tokens, positions, self.segments, index, labels, weights, row, self.ways)
+        names = ("tokens", "positions", "index", "labels", "weights", "row")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def pack(
@@ -73,9 +80,11 @@ def pack(
     """Lay rows into one batch; the last token of a row is only ever a label, so it takes no place.
 
     `prefix` holds tokens put before every row (the virtual tokens of a soft prompt); they are shared like any
-    beginning. `share=False` keeps every row a segment of its own, for tests and comparison. Raises ValueError on a row
-    of fewer than two tokens.
+    beginning. `share=False` keeps every row a segment of its own, for tests and comparison. Rows with labels are laid
+    down whole (`pack_whole`). Raises ValueError on a row of fewer than two tokens.
     """
+    if rows and rows[0].labels:
+        return pack_whole(rows, prefix=prefix)
     sequences = [np.asarray([*prefix, *row.ids], dtype=np.int64) for row in rows]
     if any(len(sequence) < 2 for sequence in sequences):
         raise ValueError("a row needs at least two tokens: one to predict from and one to predict")
@@ -104,12 +113,52 @@ def pack(
     )
 
 
+def pack_whole(rows: Sequence[Encoded], *, prefix: Sequence[int] = ()) -> PackedBatch:
+    """Lay rows that are read as wholes end to end, the tokens of `prefix` before each; nothing is shared.
+
+    What two rows begin with alike still sees how each goes on, so its states are not the same.
+    """
+    sequences = [np.asarray([*prefix, *row.ids], dtype=np.int64) for row in rows]
+    starts = np.cumsum([0, *map(len, sequences)]).tolist()
+    seconds = [row.second and row.second + len(prefix) for row in rows]
+    lengths = [len(sequence) for sequence in sequences]
+    places = [start + len(prefix) + place for start, row in zip(starts, rows, strict=False) for place, _ in row.labels]
+    owners = [i for i, row in enumerate(rows) for _ in row.labels]
+    return PackedBatch(
+        tokens=torch.from_numpy(np.concatenate(sequences)),
+        positions=torch.cat([torch.arange(length) for length in lengths]),
+        segments=tuple(
+            Segment(start, length, -1, row.adapter, second)
+            for start, length, row, second in zip(starts, lengths, rows, seconds, strict=False)
+        ),
+        index=torch.tensor(places, dtype=torch.long),
+        labels=torch.tensor([label for row in rows for _, label in row.labels], dtype=torch.long),
+        weights=torch.tensor([weight for row in rows for weight in row.weights[: len(row.labels)]]).float(),
+        row=torch.tensor(owners, dtype=torch.long),
+        ways=tuple(((start, start + length),) for start, length in zip(starts, lengths, strict=False)),
+        whole=True,
+    )
+
+
+def plan_whole(rows: Sequence[Encoded], *, max_tokens: int, prefix_length: int = 0) -> list[list[int]]:
+    """Divide rows into packs of like length, at most `max_tokens` tokens each once padded to their longest."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), rows[i].ids)):
+        longest = prefix_length + len(rows[i].ids)
+        if not groups or (len(groups[-1]) + 1) * longest > max_tokens:
+            groups.append([])
+        groups[-1].append(i)
+    return groups
+
+
 def plan(rows: Sequence[Encoded], *, max_tokens: int, prefix_length: int = 0, share: bool = True) -> list[list[int]]:
     """Divide rows into packs of at most `max_tokens` flat tokens (a longer row gets a pack to itself).
 
     Rows that begin alike are put together, so that what they share is laid down once a pack; where nothing is shared,
     rows of one length are, so that little is padded. Returns lists of row indices, every row exactly once.
     """
+    if rows and rows[0].labels:
+        return plan_whole(rows, max_tokens=max_tokens, prefix_length=prefix_length)
     order = sorted(range(len(rows)), key=lambda i: _place(rows[i], share))
     groups: list[list[int]] = []
     start = 0

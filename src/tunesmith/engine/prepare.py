@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -14,8 +14,9 @@ from tunesmith.core.machine import inspect
 from tunesmith.engine import attention, layer
 from tunesmith.engine.eighth import Eighths
 from tunesmith.engine.linear import Embedding, Linear, replace
+from tunesmith.models.load import kind_of
 
-Kind = Literal["decoder", "encoder-decoder"]
+Kind = Literal["decoder", "encoder", "encoder-decoder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,9 @@ class Prepared:
     """A model that takes packed batches. `dtype` is the precision of frozen weights and of products.
 
     `ours` says that all its layers are the engine's own, `recompute` that training keeps only each layer's input.
-    `kind` is how it reads: a decoder goes on from what it was given, an encoder-decoder answers a source it has read.
-    `eighths` are its weights in 8 bits, for decoding few rows, where that was asked for.
+    `kind` is how it reads: a decoder goes on from what it was given, an encoder-decoder answers a source it has read,
+    an encoder has a head that labels what it read. `eighths` are its weights in 8 bits, for decoding few rows, where
+    that was asked for.
     """
 
     model: Any
@@ -52,21 +54,23 @@ class Prepared:
 
 
 def prepare(model: Any, precision: Precision = "auto") -> Prepared:
-    """Make `model` (a transformers language model) ready, in place; doing it again changes nothing.
+    """Make `model` (a language model of transformers, or an encoder with a head) ready, in place; again is the same.
 
     Frozen weights of linear layers and embeddings are kept at product precision, everything else in float32, so the
     residual stream, the norms and whatever a method trains stay exact. With ``int8`` generation reads rounded weights
     where it decodes few rows; all else is as with ``auto``. Text-to-text models keep transformers' own attention.
     Raises Mistake for a decoder whose attention cannot be replaced through transformers' interface.
     """
-    kind: Kind = "encoder-decoder" if model.config.is_encoder_decoder else "decoder"
+    kind = kind_of_model(model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = product_precision(precision)
+    if kind == "encoder":
+        return _prepare_encoder(model, dtype, device)
     if kind == "decoder" and not getattr(model, "_supports_attention_backend", False):
         raise Mistake(
             f"{type(model).__name__} does not let its attention be chosen (transformers' AttentionInterface); "
             "expected a decoder such as Llama, Qwen, Gemma, Mistral, Phi or GPT-2"
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = product_precision(precision)
     if kind == "decoder":
         attention.install()
         model.set_attn_implementation(attention.NAME)
@@ -78,6 +82,25 @@ def prepare(model: Any, precision: Precision = "auto") -> Prepared:
     model.to(device).eval()
     rounded = precision == "int8" and device.type == "cpu"
     return Prepared(model, dtype, device, ours, kind=kind, eighths=Eighths() if rounded else None)
+
+
+def kind_of_model(model: nn.Module) -> Kind:
+    """The kind of a model that is in memory, by its class."""
+    config: Any = model.config
+    told = {"is_encoder_decoder": config.is_encoder_decoder, "architectures": [type(model).__name__]}
+    return cast(Kind, kind_of(told))
+
+
+def _prepare_encoder(model: Any, dtype: torch.dtype, device: torch.device) -> Prepared:
+    """Linear layers multiply in `dtype`; embeddings, which some encoders read as matrices, and the head stay float32.
+
+    Attention is the model's own: an encoder's rows are padded, and each family masks in its way.
+    """
+    body: nn.Module = model.base_model
+    replace(body, dtype, {nn.Linear: Linear})
+    _store_at(model, dtype, {id(parameter): parameter.data_ptr() for parameter in model.parameters()})
+    model.to(device).eval()
+    return Prepared(model, dtype, device, kind="encoder")
 
 
 def product_precision(precision: Precision) -> torch.dtype:

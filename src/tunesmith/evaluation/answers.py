@@ -169,6 +169,15 @@ class Answerer:
             )
         return messages(shorter)
 
+    def told(self, records: Sequence[Any], prompting: Prompting = Prompting()) -> list[dict[str, Any]]:
+        """The output for each record, and where labels are chosen from the probability of each."""
+        prompts = self.prompts(records, prompting)
+        labels = self.task.module.candidates(self.task.config)
+        if not labels:
+            return [{"output": output} for output in self.write(prompts, prompting)]
+        found = self.probabilities(prompts, labels, prompting)
+        return [{"output": max(shares, key=shares.__getitem__), "probabilities": shares} for shares in found]
+
     def label_logprobs(
         self,
         prompts: Sequence[tuple[Message, ...]],

@@ -28,7 +28,7 @@ from tunesmith.core.config import Section, choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.files import atomic_folder
 from tunesmith.core.rooms import choice
-from tunesmith.methods import _peft_settings
+from tunesmith.methods import _peft_settings, _state
 
 _ABOUT = "tunesmith.json"
 _SETTINGS = "adapter_config.json"
@@ -78,6 +78,7 @@ def save(
         config, state = method.written(model, config)
     else:
         state = method.state(model)
+    state |= _state.head(method, model)
     _refuse_not_finite(state, f"{name}: not saved:", "lower learning_rate and train again")
     with atomic_folder(folder) as partial:
         if method.WHOLE:
@@ -112,7 +113,7 @@ def load(folder: Path, model: nn.Module, identity: str = "") -> tuple[str, Secti
     with torch.random.fork_rng(devices=[]):
         method.attach(model, artifact.config)
     try:
-        method.restore(model, state)
+        _state.restore(method, model, state)
     except Mistake as mistake:
         method.detach(model)
         raise Mistake(f"{folder}: {mistake}") from None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.core.errors import Mistake, nearest
+from tunesmith.methods import _head
 
 _KEY = "tunesmith_attachment"
 
@@ -20,7 +21,8 @@ class Attachment:
 
     It lies on the model itself, so a copy of the model takes its own along. `originals` holds the base's tensors that a
     method trains in place (full, bitfit), by parameter name; `config` the method's, where it needs it later; `memory`
-    what it remembers from step to step, which checkpoints keep; `kept` what it needs to go again.
+    what it remembers from step to step, which checkpoints keep; `kept` what it needs to go again; `head` the originals
+    of a head made for the task (`_head`).
     """
 
     method: str
@@ -29,6 +31,7 @@ class Attachment:
     memory: dict[str, Tensor] = field(default_factory=dict)
     config: Any = None
     kept: Any = None
+    head: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def attached(model: nn.Module) -> Attachment | None:
 
 
 def claim(model: nn.Module, method: str, config: Any = None) -> Attachment:
-    """Freeze the whole model in the name of `method` and remember what it was like.
+    """Freeze the whole model but for a head made for the task, in the name of `method`; remember what it was like.
 
     Raises RuntimeError when something is attached already: methods do not stack.
     """
@@ -56,6 +59,11 @@ def claim(model: nn.Module, method: str, config: Any = None) -> Attachment:
     attachment = Attachment(method, {name: p.requires_grad for name, p in model.named_parameters()}, config=config)
     setattr(model, _KEY, attachment)
     model.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if _head.holds(model, name):
+            attachment.head[name] = parameter.data
+            parameter.data = parameter.data.to(torch.float32, copy=True)
+            parameter.requires_grad_(True)
     return attachment
 
 
@@ -66,11 +74,12 @@ def release(model: nn.Module, method: str, *, keep: bool = False) -> None:
     own again. Raises RuntimeError when `method` is not what is attached.
     """
     attachment = expect(model, method)
+    originals = attachment.originals | attachment.head
     for name, parameter in model.named_parameters():
-        if name in attachment.originals:
+        if name in originals:
             parameter.grad = None
             if not keep:
-                parameter.data = attachment.originals[name]
+                parameter.data = originals[name]
         parameter.requires_grad_(attachment.required_grad[name])
     delattr(model, _KEY)
 

@@ -12,11 +12,21 @@ from torch import nn
 from tunesmith.core.config import Section
 from tunesmith.core.errors import Mistake
 from tunesmith.core.rooms import choice, names
+from tunesmith.methods import _head
 
 _ABOUT = frozenset(
     {"peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version"}
 )
 """Keys that say what the adapter is, not how it computes."""
+_HEADS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+_TASK_TYPES = {
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
+    "ForCausalLM": "CAUSAL_LM",
+    "LMHeadModel": "CAUSAL_LM",
+    "ForConditionalGeneration": "SEQ_2_SEQ_LM",
+}
 
 ANY = "ANY"
 """The PEFT_TYPE of a method for every type of PEFT that has no method of its own."""
@@ -28,13 +38,21 @@ class NotMine(Mistake):
 
 def write(method: ModuleType, model: nn.Module, config: Section, base: str) -> dict[str, Any]:
     """What `adapter_config.json` says of `method`, attached to `model`."""
+    head = _head.paths(model)
     return {
         "peft_type": method.PEFT_TYPE,
-        "task_type": "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",  # type: ignore[union-attr]  # of transformers' models
+        "task_type": _task_type(model),
         "base_model_name_or_path": base,
         "inference_mode": True,
         **method.to_peft(model, config),
+        **({"modules_to_save": list(head)} if head else {}),
     }
+
+
+def _task_type(model: nn.Module) -> str | None:
+    """PEFT's word for what the model's head does, by its class; None where PEFT has none."""
+    name = type(model).__name__
+    return next((kind for suffix, kind in _TASK_TYPES.items() if name.endswith(suffix)), None)
 
 
 def recognise(settings: Mapping[str, Any], keys: Collection[str]) -> tuple[str, Section]:
@@ -61,6 +79,9 @@ def recognise(settings: Mapping[str, Any], keys: Collection[str]) -> tuple[str, 
 
 def refuse_unknown(settings: Mapping[str, Any], understood: Collection[str], method: str) -> None:
     """Raise Mistake for a setting outside `understood` that is switched on: it would change the result."""
+    task = settings.get("task_type")
+    # What a head was saved under is a matter of names, which are compared when it is restored.
+    understood = {*understood, "modules_to_save"} if task in _HEADS else understood
     for key, value in settings.items():
         if key in understood or key in _ABOUT or not value or value == "none":
             continue
@@ -68,6 +89,6 @@ def refuse_unknown(settings: Mapping[str, Any], understood: Collection[str], met
             f"adapter_config.json: {key}: {value!r} is not supported by {method}; expected a plain {method} adapter; "
             f"merge the adapter into its base with peft and use the merged model"
         )
-    task = settings.get("task_type")
-    if task not in (None, "CAUSAL_LM", "SEQ_2_SEQ_LM"):
-        raise Mistake(f"adapter_config.json: task_type: {task} is not supported; expected CAUSAL_LM or SEQ_2_SEQ_LM")
+    if task not in (None, *_TASK_TYPES.values()):
+        known = ", ".join(dict.fromkeys(_TASK_TYPES.values()))
+        raise Mistake(f"adapter_config.json: task_type: {task} is not supported; expected one of {known}")

@@ -9,6 +9,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from tunesmith.core.errors import Mistake, nearest
+from tunesmith.methods import _head
 
 ALL_LINEAR = "all-linear"
 LINEAR = (nn.Linear, Conv1D)
@@ -18,12 +19,15 @@ LINEAR = (nn.Linear, Conv1D)
 def find(model: nn.Module, targets: str | Collection[str]) -> dict[str, nn.Module]:
     """The linear layers that `targets` names, by their path in the model.
 
-    ``all-linear`` is every linear layer but the output head. A list holds names as PEFT understands them: the last
-    parts of a path (``q_proj``, ``mlp.up_proj``) or a whole one. Any other text is a regular expression for the whole
-    path or its last parts. Raises Mistake when a name, or the expression, matches nothing.
+    ``all-linear`` is every linear layer but the output head; a head made for the task is never among them. A list holds
+    names as PEFT understands them: the last parts of a path (``q_proj``, ``mlp.up_proj``) or a whole one. Any other
+    text is a regular expression for the whole path or its last parts. Raises Mistake when a name, or the expression,
+    matches nothing.
     """
     linear: dict[str, nn.Module] = {
-        path: module for path, module in model.named_modules() if isinstance(module, LINEAR)
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, LINEAR) and not _head.holds(model, path)
     }
     if targets == ALL_LINEAR:
         head = model.get_output_embeddings()  # type: ignore[operator]  # of transformers' models

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import Mistake
 from tunesmith.models.folder import allow_pickle, read_config
+from tunesmith.models.heads import Head, load_with
 from tunesmith.models.identity import identity
 from tunesmith.models.quiet import quiet
 from tunesmith.models.source import fetch
@@ -25,7 +26,8 @@ NO_WINDOW = 1 << 20
 class Loaded:
     """A model in evaluation mode with every weight frozen, its tokenizer, and what they are.
 
-    `name` is what the person typed; `folder` where the files lie; `identity` the hash of the weights' content.
+    `name` is what the person typed; `folder` where the files lie; `identity` the hash of the weights' content; `made`
+    the modules of the head that the files lack.
     """
 
     model: PreTrainedModel
@@ -33,19 +35,25 @@ class Loaded:
     name: str
     folder: Path
     identity: str
+    made: tuple[str, ...] = ()
 
 
-def load(name: str, *, offline: bool | None = None) -> Loaded:
-    """Load a decoder or a text-to-text model by name, hub id, folder or .gguf file, fetching it the first time.
+def load(name: str, *, offline: bool | None = None, head: Head | None = None, seed: int = 0) -> Loaded:
+    """Load a model by catalogue name, hub id, folder or .gguf file, fetching it the first time.
 
-    Weights keep the type they are stored in; attention is transformers' default. Raises Mistake when the model is not
-    there, not whole, writes no text, is quantized, or needs code of its own.
+    One that writes text comes as a language model; an encoder comes under `head`, which is drawn from `seed` where the
+    files have none. Weights keep the type they are stored in; attention is transformers' default. Raises Mistake when
+    the model is not there, not whole, an encoder and no head is asked for, quantized, or needs code of its own.
     """
     import transformers
 
     folder = fetch(name, offline=offline)
     config = read_config(folder)
-    _check(config, name)
+    _check(config, name, encoders=head is not None)
+    if head is not None and kind_of(config) == "encoder":
+        under, made = load_with(folder, name, head, seed, allow_pickle())
+        under.eval().requires_grad_(False)  # type: ignore[no-untyped-call]  # of transformers
+        return Loaded(under, _tokenizer(folder, name), name, folder, identity(folder), made)
     automatic: Any = getattr(transformers, CLASSES[kind_of(config)])
     with quiet():
         model, report = automatic.from_pretrained(
@@ -121,12 +129,12 @@ def kind_of(config: dict[str, Any]) -> str:
     )
 
 
-def _check(config: dict[str, Any], name: str) -> None:
-    """Tell what cannot be loaded as a language model before torch tries."""
+def _check(config: dict[str, Any], name: str, *, encoders: bool) -> None:
+    """Tell what cannot be loaded before torch tries; `encoders` are admitted where there is a head for them."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES as TEXT_TO_TEXT
 
-    if (kind := kind_of(config)) not in CLASSES:
+    if (kind := kind_of(config)) not in CLASSES and not encoders:
         raise Mistake(f"model {name}: got an {kind}; expected a model that writes text; see `tunesmith models list`")
     if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
         raise Mistake(

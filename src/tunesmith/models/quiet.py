@@ -1,4 +1,4 @@
-"""transformers without its own progress bars: ours is the only one a person sees."""
+"""transformers without its own progress bars and tables: what a person sees is ours."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Switch transformers' progress bars off for the block, and back on if they were on."""
+    """Switch transformers' progress bars and warnings off for the block, and back on as they were."""
     from transformers.utils import logging as module
 
     logging: Any = module
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()

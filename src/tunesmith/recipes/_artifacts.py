@@ -16,6 +16,7 @@ from tunesmith.core.files import atomic_folder, atomic_write
 from tunesmith.core.records import Chat, Labelled, Message, as_dict
 from tunesmith.core.rooms import choice
 from tunesmith.evaluation.answers import Answerer, Prompting
+from tunesmith.evaluation.reader_answers import ReaderAnswerer
 from tunesmith.recipes._work import Model, labelled, open_model
 
 _PROMPTING = "prompting.json"
@@ -57,22 +58,26 @@ def find(place: str | Path) -> Path:
     raise Mistake(f"{place}: {there} there; expected a run's folder or an adapter; type `tunesmith runs list`")
 
 
+AnyAnswerer = Answerer | ReaderAnswerer
+
+
 def open_artifact(
     folder: Path, project: Project | None = None, precision: Precision = "auto"
-) -> tuple[Model, Answerer, Prompting]:
+) -> tuple[Model, AnyAnswerer, Prompting]:
     """Load the base an artifact was made for, lay the artifact on it, and give what answers with it.
 
     `project` says the model where the artifact does not (an adapter of somebody else's). Raises Mistake when the base
     or its chat template is another than the one it was made with.
     """
-    base = project.model if project is not None else _origin(folder, _told(folder))["base"]
+    origin = _origin(folder, _told(folder))
+    base = project.model if project is not None else origin["base"]
     if not base:
         raise Mistake(f"{folder}: does not say which model it belongs to; give a task file with `model:`")
-    model = open_model(base, precision)
+    model = open_model(base, precision, _task(origin, project))
     return model, *lay_on(model, folder, project)
 
 
-def lay_on(model: Model, folder: Path, project: Project | None = None) -> tuple[Answerer, Prompting]:
+def lay_on(model: Model, folder: Path, project: Project | None = None) -> tuple[AnyAnswerer, Prompting]:
     """Lay an artifact on a model that is loaded. The task is the artifact's own, or else the project's."""
     from tunesmith.methods import _artifact
 
@@ -83,17 +88,14 @@ def lay_on(model: Model, folder: Path, project: Project | None = None) -> tuple[
     if any((folder / name).is_file() for name in _WEIGHTS):
         method, config = _artifact.load(folder, model.loaded.model, model.loaded.identity)
         prefix = prefix_of(Chosen("methods", method, config), model)
-    if origin["task"]:
-        task = choose("tasks", **origin["task"])
-    else:
-        task = labelled(project).task if project is not None else choose("tasks", "generation")
+    task = _task(origin, project)
     shots = tuple(_shot(task, shot) for shot in told.get("shots", ()))
     prompting = Prompting(shots, told.get("similar", 0), tuple(told.get("offsets", ())), prefix)
-    return Answerer(model.prepared, model.template, task), prompting
+    return model.answerer(task), prompting
 
 
 @contextmanager
-def laid_on(model: Model, folder: Path, project: Project) -> Iterator[tuple[Answerer, Prompting]]:
+def laid_on(model: Model, folder: Path, project: Project) -> Iterator[tuple[AnyAnswerer, Prompting]]:
     """`lay_on` for a while; afterwards the base is as it was."""
     from tunesmith.methods._attachment import attached
 
@@ -102,6 +104,13 @@ def laid_on(model: Model, folder: Path, project: Project) -> Iterator[tuple[Answ
     finally:
         if (there := attached(model.loaded.model)) is not None:
             choice("methods", there.method).detach(model.loaded.model)
+
+
+def _task(origin: Mapping[str, Any], project: Project | None) -> Chosen:
+    """What an artifact was made for, or else what the project says; text written freely where neither does."""
+    if origin["task"]:
+        return choose("tasks", **origin["task"])
+    return labelled(project).task if project is not None else choose("tasks", "generation")
 
 
 def _told(folder: Path) -> dict[str, Any]:
@@ -135,9 +144,10 @@ def _finite(value: Any) -> Any:
 
 
 def _check_base(folder: Path, origin: dict[str, Any], model: Model) -> None:
-    for what, ours in (("identity", model.loaded.identity), ("template", model.template.hash)):
+    for what, ours in (("identity", model.loaded.identity), ("template", model.form.hash)):
         if origin[what] and origin[what] != ours:
-            named = "other weights" if what == "identity" else "another chat template"
+            template = "another chat template" if model.reader is None else "another tokenizer or labels"
+            named = "other weights" if what == "identity" else template
             raise Mistake(
                 f"{folder}: made with {named} than {model.loaded.name} has now; expected {origin['base']} as it was"
             )

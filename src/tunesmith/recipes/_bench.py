@@ -15,8 +15,10 @@ from tunesmith.core.progress import say
 from tunesmith.core.records import Encoded
 from tunesmith.evaluation.answers import Answerer
 from tunesmith.evaluation.forgetting import remember
+from tunesmith.evaluation.reader_answers import ReaderAnswerer
 from tunesmith.models.load import context_length
 from tunesmith.prompts.budget import Cut, cut
+from tunesmith.prompts.reading import Reader
 from tunesmith.recipes._artifacts import write_json
 from tunesmith.recipes._race import within
 from tunesmith.recipes._rungs import Bench
@@ -37,13 +39,13 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
     """
     need(examples.train, "train")
     need(examples.validation, "validation")
-    model = open_model(project.model, project.precision)
+    model = open_model(project.model, project.precision, project.task, project.seed)
     need_memory(project)
     encoded, lost = encode_training(project, model, examples.train)
     encoded_validation = encode_validation(project, model, examples)
     begun = time.monotonic()
-    base = remember(model.prepared, model.template)
-    rows = _rows(Answerer(model.prepared, model.template, project.task), examples, folder, seconds)
+    base = remember(model.prepared, model.template) if model.reader is None else None
+    rows = _rows(model.answerer(project.task), examples, folder, seconds)
     return Bench(
         project,
         model,
@@ -95,6 +97,8 @@ def _weighted(row: Encoded, factor: float) -> Encoded:
 def _cut(project: Project, model: Model, records: Sequence[Any]) -> Cut:
     """The rows as tokens, none longer than the model's context and `max_length`. Raises Mistake when none is left."""
     module, config = project.task.module, project.task.config
+    if model.reader is not None:
+        return _labelled(project, model.reader, records)
     length = min(project.max_length, context_length(model.loaded.model.config))
     kept = cut(
         records,
@@ -111,13 +115,23 @@ def _cut(project: Project, model: Model, records: Sequence[Any]) -> Cut:
     return kept
 
 
+def _labelled(project: Project, reader: Reader, records: Sequence[Any]) -> Cut:
+    """Rows for a head, with their labels. Raises Mistake when none is left."""
+    module, config = project.task.module, project.task.config
+    wanted = [module.wanted(record, config) for record in records]
+    kept = reader.rows(records, wanted, max_length=project.max_length, policy=project.too_long)
+    if records and not kept.rows:
+        raise Mistake("no row could be labelled; expected rows that fit max_length, with their answers word for word")
+    return kept
+
+
 def encode_validation(project: Project, model: Model, examples: Examples) -> list[Encoded]:
     """The validation rows, as tokens, on which the loss is followed during training."""
     rows, _ = encode(project, model, examples.validation[:LOSS_ROWS])
     return within(rows, LOSS_TOKENS)
 
 
-def _rows(answerer: Answerer, examples: Examples, folder: Path, seconds: float) -> int:
+def _rows(answerer: Answerer | ReaderAnswerer, examples: Examples, folder: Path, seconds: float) -> int:
     """How many validation rows each measurement takes, from how long the first few take."""
     kept = folder / "rows.json"
     if kept.exists():

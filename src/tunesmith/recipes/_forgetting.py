@@ -79,8 +79,10 @@ class Restraint:
 
         return ask
 
-    def lost(self, method: Chosen, prefix: Sequence[int]) -> Forgetting:
-        """What the model with `method` attached and trained has lost."""
+    def lost(self, method: Chosen, prefix: Sequence[int]) -> Forgetting | None:
+        """What the model with `method` attached and trained has lost; None of one that writes nothing to compare."""
+        if self.model.reader is not None:
+            return None
         base = self.base or _of_the_base(self.model, method)
         return forgetting(self.model.prepared, base, prefix=prefix)
 

@@ -17,6 +17,7 @@ from tunesmith.core.seed import derive, seed_everything
 from tunesmith.engine.fit import Fit, Job, fit
 from tunesmith.evaluation.answers import Answerer, Answers, Prompting
 from tunesmith.evaluation.forgetting import Base, forgetting
+from tunesmith.evaluation.reader_answers import ReaderAnswerer
 from tunesmith.methods._attachment import trainable
 from tunesmith.metrics._measure import Measurement, measure
 from tunesmith.models.load import context_length
@@ -55,8 +56,13 @@ class Bench:
         self.labels = tuple(self.project.task.module.candidates(self.project.task.config))
 
     @property
-    def answerer(self) -> Answerer:
+    def answerer(self) -> Answerer | ReaderAnswerer:
         """Answers rows with the model as it is at the moment."""
+        return self.model.answerer(self.project.task)
+
+    @property
+    def prompted(self) -> Answerer:
+        """Answers rows by being asked. Raises Mistake for a model that only reads."""
         return Answerer(self.model.prepared, self.model.template, self.project.task)
 
 
@@ -204,7 +210,7 @@ def _tell(outcome: Outcome, done: Fit, bench: Bench, seconds: float) -> None:
 
 def _room(bench: Bench, pool: Shots, seed: int) -> int:
     """How many shots fit into the context beside the longest question and its answer."""
-    answerer, module, config = bench.answerer, bench.project.task.module, bench.project.task.config
+    answerer, module, config = bench.prompted, bench.project.task.module, bench.project.task.config
     context = context_length(bench.model.loaded.model.config)
     questions = bench.model.template.prompts(answerer.prompts(bench.validation, Prompting()))
     longest = max(map(len, questions)) + module.max_new_tokens(config)
@@ -215,7 +221,7 @@ def _room(bench: Bench, pool: Shots, seed: int) -> int:
 
 def _calibrated(bench: Bench, prompting: Prompting, probe: Sequence[Any]) -> tuple[float, Prompting, Answers]:
     """The better of the prompt as it is and calibrated, on the probe rows: its value, higher is better."""
-    answerer, module = bench.answerer, bench.project.task.module
+    answerer, module = bench.prompted, bench.project.task.module
     answers = answerer.answer(probe, prompting, f"{len(prompting.shots)} shots")
     found = [(answers.measured, prompting, answers)]
     if bench.labels:

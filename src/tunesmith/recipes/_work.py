@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.config import Chosen, Precision, Project, choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import say
+from tunesmith.core.rooms import choice, names
+from tunesmith.core.seed import derive
 from tunesmith.data._read import Reading, read
 from tunesmith.data._row import Problem
 from tunesmith.data._spec import Source, source_of
@@ -18,8 +20,11 @@ from tunesmith.data._version import data_version
 
 if TYPE_CHECKING:
     from tunesmith.engine.prepare import Prepared
+    from tunesmith.evaluation.answers import Answerer
+    from tunesmith.evaluation.reader_answers import ReaderAnswerer
     from tunesmith.methods._artifact import Origin
     from tunesmith.models.load import Loaded
+    from tunesmith.prompts.reading import Reader
     from tunesmith.prompts.render import Template
 
 
@@ -44,17 +49,45 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model made ready, with its template, and where it comes from."""
+    """A model made ready, with what makes rows for it, and where it comes from.
+
+    `form` is a chat template where the model writes its answers, and a `Reader` where a head reads them off.
+    """
 
     loaded: Loaded
     prepared: Prepared
-    template: Template
+    form: Template | Reader
+
+    @property
+    def template(self) -> Template:
+        """The chat template. Raises Mistake for a model that only reads."""
+        from tunesmith.prompts.render import Template
+
+        if not isinstance(self.form, Template):
+            raise Mistake(f"model {self.loaded.name}: reads text and writes none; expected a decoder for this")
+        return self.form
+
+    @property
+    def reader(self) -> Reader | None:
+        """What makes rows for a head; None where the model writes its answers."""
+        from tunesmith.prompts.reading import Reader
+
+        return self.form if isinstance(self.form, Reader) else None
+
+    def answerer(self, task: Chosen) -> Answerer | ReaderAnswerer:
+        """What answers rows of a task with the model as it is at the moment."""
+        from tunesmith.evaluation.answers import Answerer
+        from tunesmith.evaluation.reader_answers import ReaderAnswerer
+
+        if self.reader is not None:
+            return ReaderAnswerer(self.prepared, self.reader, task)
+        return Answerer(self.prepared, self.template, task)
 
     def origin(self, task: Chosen) -> Origin:
         """What an artifact of this model says of where it belongs."""
         from tunesmith.methods._artifact import Origin
 
-        return Origin(self.loaded.name, self.loaded.identity, self.template.hash, task.as_dict())
+        return Origin(self.loaded.name, self.loaded.identity, self.form.hash, task.as_dict())
 
 
 def read_source(task: Chosen, source: Source) -> Reading[Any]:
@@ -106,15 +139,36 @@ def labelled(project: Project) -> Project:
     return read_examples(project)[0] if getattr(project.task.config, "labels", None) == () else project
 
 
-def open_model(name: str, precision: Precision = "auto") -> Model:
-    """Load a model by name and make it ready for the engine."""
+def open_model(name: str, precision: Precision = "auto", task: Chosen | None = None, seed: int = 0) -> Model:
+    """Load a model by name and make it ready for the engine; an encoder gets the head that `task` needs.
+
+    A head that the model has not is drawn from `seed`. Raises Mistake for an encoder and a task that wants text
+    written.
+    """
     from tunesmith.engine.prepare import prepare
-    from tunesmith.models.load import load
+    from tunesmith.methods import _head
+    from tunesmith.models.folder import read_config
+    from tunesmith.models.heads import Head
+    from tunesmith.models.load import context_length, kind_of, load
+    from tunesmith.models.source import fetch
+    from tunesmith.prompts.reading import Reader
     from tunesmith.prompts.render import Template
 
-    loaded = load(name)
-    prepared = prepare(loaded.model, precision)
-    return Model(loaded, prepared, Template(loaded.tokenizer, text_to_text=prepared.kind == "encoder-decoder"))
+    if kind_of(read_config(fetch(name))) != "encoder":
+        loaded = load(name)
+        prepared = prepare(loaded.model, precision)
+        return Model(loaded, prepared, Template(loaded.tokenizer, text_to_text=prepared.kind == "encoder-decoder"))
+    if task is None or not hasattr(task.module, "HEAD"):
+        readable = ", ".join(one for one in names("tasks") if hasattr(choice("tasks", one), "HEAD"))
+        raise Mistake(
+            f"model {name}: got an encoder, which reads text and writes none; expected a decoder for "
+            f"{task.name if task else 'this'} (see `tunesmith models list`), or one of the tasks {readable}"
+        )
+    head = Head(task.module.HEAD, task.module.choices(task.config))
+    loaded = load(name, head=head, seed=derive(seed, "head"))
+    _head.mark(loaded.model, loaded.made)
+    window = context_length(loaded.model.config)
+    return Model(loaded, prepare(loaded.model, precision), Reader(loaded.tokenizer, head.kind, head.labels, window))
 
 
 def need_memory(project: Project) -> None:

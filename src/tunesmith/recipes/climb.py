@@ -85,6 +85,8 @@ def _try(bench: Bench, name: str, here: Path, seconds: float, summary: Summary) 
         return Tried(kept[0], tuple(kept[1]))
     try:
         if name in PROMPT_RUNGS:
+            if bench.model.reader is not None:
+                raise NoRoom("an encoder is not asked in words: it has nothing to say before it is trained")
             one = zero_shot(bench, here) if name == "zero_shot" else few_shot(bench, here, seconds)
         else:
             one = trained(bench, name, here, seconds)

@@ -41,10 +41,17 @@ def evaluate(
     rows = getattr(examples, split)[:limit]
     need(rows, split)
     with PeakMemory() as peak:
-        model = open_model(project.model, project.precision)
+        model = open_model(project.model, project.precision, project.task, project.seed)
         need_memory(project)
         if place is not None:
             answerer, prompting = _artifacts.lay_on(model, place, project)
+        elif model.reader is not None:
+            if model.loaded.made:
+                raise Mistake(
+                    f"evaluate: {project.model} has no head for {project.task.name} yet; expected a trained one; "
+                    "type `tunesmith train` first and give its run as --artifact"
+                )
+            answerer, prompting = model.answerer(project.task), Prompting()
         else:
             answerer = Answerer(model.prepared, model.template, project.task)
             prompting = _prompting(answerer, project, examples.train, how, calibrate)

@@ -10,6 +10,7 @@ from typing import Any
 from tunesmith.core.config import Precision, Project, choose
 from tunesmith.core.records import Chat, Labelled, Message
 from tunesmith.evaluation.answers import Answerer, Prompting
+from tunesmith.evaluation.reader_answers import ReaderAnswerer
 from tunesmith.recipes import _artifacts
 from tunesmith.recipes._work import labelled, open_model
 
@@ -18,7 +19,7 @@ from tunesmith.recipes._work import labelled, open_model
 class Speaker:
     """A model that answers: `answer` does a task's work on a text, `reply` goes on with a conversation."""
 
-    answerer: Answerer
+    answerer: Answerer | ReaderAnswerer
     prompting: Prompting
 
     @property
@@ -30,16 +31,8 @@ class Speaker:
         """The task's answer to each text; for labels with each label's probability."""
         task = self.answerer.task
         records = [_record(task.module, text) for text in texts]
-        prompts = self.answerer.prompts(records, self.prompting)
-        labels = task.module.candidates(task.config)
-        if not labels:
-            outputs = self.answerer.write(prompts, self.prompting)
-            return [{"input": text, "output": output} for text, output in zip(texts, outputs, strict=True)]
-        found = self.answerer.probabilities(prompts, labels, self.prompting)
-        return [
-            {"input": text, "output": max(shares, key=shares.__getitem__), "probabilities": shares}
-            for text, shares in zip(texts, found, strict=True)
-        ]
+        answers = self.answerer.told(records, self.prompting)
+        return [{"input": text, **answer} for text, answer in zip(texts, answers, strict=True)]
 
     def reply(
         self,
@@ -88,4 +81,8 @@ def speaker(
 
 
 def _record(task: Any, text: str) -> Any:
-    return Chat((Message("user", text),)) if task.RECORD is Chat else Labelled(text)
+    """A text as the task's record; where it is asked about a passage, the question stands after a blank line."""
+    if task.RECORD is Chat:
+        return Chat((Message("user", text),))
+    passage, _, question = text.rpartition("\n\n") if getattr(task, "HEAD", "") == "span" else ("", "", text)
+    return Labelled(question, context=passage)

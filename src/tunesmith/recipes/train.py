@@ -12,7 +12,7 @@ from tunesmith.core.machine import PeakMemory, inspect
 from tunesmith.core.progress import say
 from tunesmith.core.seed import seed_everything
 from tunesmith.engine.fit import Job, fit
-from tunesmith.evaluation.answers import Answerer, Prompting
+from tunesmith.evaluation.answers import Prompting
 from tunesmith.evaluation.report import write_run_report
 from tunesmith.methods._attachment import trainable
 from tunesmith.recipes import _artifacts
@@ -35,7 +35,7 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
     folder = folder_of(project)
     with recorded(project, "train", folder, examples) as record, PeakMemory() as peak:
         begun = time.monotonic()
-        model = open_model(project.model, project.precision)
+        model = open_model(project.model, project.precision, project.task, project.seed)
         encoded, cut = encode_training(project, model, examples.train)
         restraint = restrain(project, model, len(encoded))
         encoded_validation = encode_validation(project, model, examples)
@@ -56,7 +56,7 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
             penalties=restraint.penalties(prefix),
             gate=restraint.gate(prefix),
         )
-        receipt = {**job.receipt(), **cut, "replayed_rows": len(restraint.rows), "template": model.template.hash}
+        receipt = {**job.receipt(), **cut, "replayed_rows": len(restraint.rows), "template": model.form.hash}
         _artifacts.write_json(folder / "receipt.json", receipt)
         say(f"{receipt['trained_tokens']:,} of {receipt['tokens']:,} tokens trained, {_cut(cut)}")
         done = fit(job)
@@ -67,10 +67,10 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
         prompting = Prompting(prefix=prefix)
         outcome.artifact_bytes = _artifacts.save(folder / "artifact", model, project.task, prompting, method)
         if evaluate and examples.validation:
-            answers = Answerer(model.prepared, model.template, project.task).answer(examples.validation, prompting)
+            answers = model.answerer(project.task).answer(examples.validation, prompting)
             outcome.measured(answers, examples.validation, project.task)
-            lost = restraint.lost(method, prefix)
-            outcome.forgetting_kl, outcome.forgetting_bits_per_byte = lost.kl, lost.rise
+            if (lost := restraint.lost(method, prefix)) is not None:
+                outcome.forgetting_kl, outcome.forgetting_bits_per_byte = lost.kl, lost.rise
             record.measured("validation", answers.metrics, {"rung": method.name})
         record.left(method.name, folder / "artifact", model.loaded.name)
         outcome.seconds = time.monotonic() - begun

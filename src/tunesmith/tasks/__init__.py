@@ -19,6 +19,14 @@ A file `tasks/<name>.py` has
 * ``classes(record, config) -> labels``, where rows fall into classes that may be unequal: what a training row counts
   as; the Config then has `class_weights` and `sampling` (`_balance.py`).
 
+A task that a model can do which reads and writes nothing (an encoder) has beside these
+
+* ``HEAD``: what is labelled: "sequence" (a row has one label), "several" (any number), "token" (a label for each word)
+  or "span" (where in the context the answer stands);
+* ``choices(config) -> labels``, in order; () for a span;
+* ``wanted(record, config) -> labels``: the right ones: one, any number, one a word, or the acceptable answers;
+* ``written(record, labels, config) -> output``: what was found, as `judge` takes it.
+
 The user's turn is the instruction, a blank line, the input. The instruction comes first and is the same in every row,
 so that the engine computes it once for all of them.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from tunesmith.core.config import Section
@@ -14,6 +16,7 @@ from tunesmith.tasks._turns import answered, ask, question
 METRIC = "accuracy"
 METRICS = ("f1",)
 RECORD = Labelled
+HEAD = "sequence"
 FIELDS = {"input": "the text to label", "output": "its label"}
 OPTIONAL: tuple[str, ...] = ()
 ALIASES = {
@@ -69,6 +72,21 @@ def candidates(config: Config) -> tuple[str, ...]:
 def judge(record: Labelled, output: str, config: Config) -> Score:
     """Right or wrong; case and punctuation around the label do not matter."""
     return judged(METRIC, recognised(output, config.labels), record.references)
+
+
+def choices(config: Config) -> tuple[str, ...]:
+    """The labels, in the order given."""
+    return config.labels
+
+
+def wanted(record: Labelled, config: Config) -> tuple[str, ...]:
+    """The label."""
+    return (record.output,)
+
+
+def written(record: Labelled, labels: Sequence[str], config: Config) -> str:
+    """The label found."""
+    return labels[0]
 
 
 def max_new_tokens(config: Config) -> int:

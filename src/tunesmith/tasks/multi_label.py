@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from tunesmith.tasks._turns import answered, ask, question
 METRIC = "f1_micro"
 METRICS = ("f1", "accuracy")
 RECORD = Labelled
+HEAD = "several"
 SEVERAL = True
 FIELDS = {"input": "the text to label", "output": "its labels, a list or separated by |"}
 OPTIONAL: tuple[str, ...] = ()
@@ -69,6 +70,21 @@ def judge(record: Labelled, output: str, config: Config) -> Score:
     parts = {recognised(part, config.labels) for part in _split(output, config)} - {""}
     found = parts if NONE in config.labels else parts - {NONE}
     return judged(METRIC, _ordered(found, config), (_ordered(_wanted(record), config),))
+
+
+def choices(config: Config) -> tuple[str, ...]:
+    """The labels, in the order given."""
+    return config.labels
+
+
+def wanted(record: Labelled, config: Config) -> tuple[str, ...]:
+    """The labels that apply, in the order of the list."""
+    return _ordered(_wanted(record), config)
+
+
+def written(record: Labelled, labels: Sequence[str], config: Config) -> str:
+    """The labels found, as a list with commas; "none" for the empty set."""
+    return ", ".join(labels) or NONE
 
 
 def max_new_tokens(config: Config) -> int:

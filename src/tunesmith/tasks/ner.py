@@ -28,6 +28,7 @@ from tunesmith.tasks._turns import answered, ask
 METRIC = "seqeval_f1"
 METRICS: tuple[str, ...] = ()
 RECORD = Labelled
+HEAD = "token"
 FIELDS = {"tokens": "the words of a sentence", "tags": "a BIO tag for each word"}
 OPTIONAL: tuple[str, ...] = ()
 ALIASES = {
@@ -74,13 +75,34 @@ def candidates(config: Config) -> tuple[str, ...]:
     return ()
 
 
-def judge(record: Labelled, output: str, config: Config) -> Score:
-    """The entities of the output as BIO tags beside the tags wanted; a name not in the text counts for nothing."""
+def judge(record: Labelled, output: str | tuple[str, ...], config: Config) -> Score:
+    """The entities of the output as BIO tags beside the tags wanted; a name not in the text counts for nothing.
+
+    An output that consists of tags already, one a word, is taken as it is.
+    """
     words = _words(record)
-    wanted = record.tags or ("O",) * len(words)
-    found = tags(words, output, config.labels)
-    score = judged(METRIC, found, (wanted,))
-    return dataclasses.replace(score, value=1.0) if found == wanted else score  # no entities, none found: right
+    right = record.tags or ("O",) * len(words)
+    found = output if isinstance(output, tuple) else tags(words, output, config.labels)
+    score = judged(METRIC, found, (right,))
+    return dataclasses.replace(score, value=1.0) if found == right else score  # no entities, none found: right
+
+
+def choices(config: Config) -> tuple[str, ...]:
+    """BIO tags of every type of entity, "O" first."""
+    return ("O", *(f"{part}-{kind}" for kind in config.labels for part in "BI"))
+
+
+def wanted(record: Labelled, config: Config) -> tuple[str, ...]:
+    """A BIO tag for each word, in whatever scheme the row is tagged."""
+    found = ["O"] * len(_words(record))
+    for kind, first, end in spans(record.tags):
+        found[first:end] = [f"B-{kind}", *[f"I-{kind}"] * (end - first - 1)]
+    return tuple(found)
+
+
+def written(record: Labelled, labels: Sequence[str], config: Config) -> tuple[str, ...]:
+    """The tags found, one a word."""
+    return tuple(labels)
 
 
 def max_new_tokens(config: Config) -> int:

@@ -7,6 +7,8 @@ F1 is also told for them and for the others apart.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from tunesmith.core.config import Section
@@ -18,6 +20,7 @@ from tunesmith.tasks._turns import answered, ask
 METRIC = "token_f1"
 METRICS = ("exact_match", "has_answer_f1", "no_answer_f1")
 RECORD = Labelled
+HEAD = "span"
 FIELDS = {
     "input": "the question",
     "context": "the passage it is about",
@@ -69,6 +72,21 @@ def judge(record: Labelled, output: str, config: Config) -> Score:
         "" if words(text) == unanswerable else text.strip() for text in (output, *record.references)
     )
     return judged(METRIC, prediction, tuple(references))
+
+
+def choices(config: Config) -> tuple[str, ...]:
+    """(): an answer is a piece of the passage."""
+    return ()
+
+
+def wanted(record: Labelled, config: Config) -> tuple[str, ...]:
+    """Every acceptable answer; "" where the passage has none."""
+    return tuple("" if answer == config.unanswerable else answer for answer in record.references)
+
+
+def written(record: Labelled, labels: Sequence[str], config: Config) -> str:
+    """The piece of the passage that was found; the word for "unanswerable" where it is empty."""
+    return labels[0] or config.unanswerable
 
 
 def max_new_tokens(config: Config) -> int:

@@ -1,0 +1,106 @@
+"""Encoders from a task file to an artifact, and from the artifact to answers, here and in transformers and peft."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tunesmith
+from tunesmith.core.errors import Mistake
+
+# peft 0.21 still asks transformers 5.23 for an attribute by its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+ToyTask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def task(toy_task: ToyTask, toy_encoder_folder: Path) -> ToyTask:
+    def make(method: str = "lora", **keys: Any) -> dict[str, Any]:
+        method_keys = {"name": method} | ({"r": 8, "alpha": 16} if method == "lora" else {})
+        given = {"model": str(toy_encoder_folder), "method": method_keys, "max_steps": 12, **keys}
+        return toy_task(**given)
+
+    return make
+
+
+def logits_of(model: Any, tokenizer: Any, text: str) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(**tokenizer(text, return_tensors="pt")).logits[0]
+    return found
+
+
+TEXT = "the film was wonderful 3"
+
+
+@pytest.mark.parametrize(
+    ("method", "rate"), [("lora", 1e-2), ("full", 1e-3), ("bitfit", 1e-2), ("prompt_tuning", 3e-2)]
+)
+def test_every_method_trains_a_new_head_with_it(task: ToyTask, method: str, rate: float) -> None:
+    result = tunesmith.train(task(method, max_steps=40, learning_rate=rate))
+    assert result["value"] > 0.6
+    speaker = tunesmith.speaker("runs/toy")
+    (answer,) = speaker.answer([TEXT])
+    assert answer["output"] in ("negative", "positive")
+    assert sum(answer["probabilities"].values()) == pytest.approx(1.0)
+    again = tunesmith.evaluate(task(method), artifact="runs/toy", split="validation")
+    assert again["value"] == result["value"]
+
+
+def test_what_full_leaves_is_a_model_of_transformers(task: ToyTask) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tunesmith.train(task("full"), evaluate=False)
+    folder = "runs/toy/artifact"
+    theirs: Any = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert theirs.config.id2label == {0: "negative", 1: "positive"}
+    (ours,) = tunesmith.speaker("runs/toy", task=task("full")).answer([TEXT])
+    shares = logits_of(theirs, tokenizer, TEXT).softmax(-1)
+    assert list(ours["probabilities"].values()) == pytest.approx(shares.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
+def test_what_an_adapter_leaves_is_one_of_peft(task: ToyTask, toy_encoder_folder: Path, method: str) -> None:
+    import peft
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tunesmith.train(task(method), evaluate=False)
+    settings = json.loads(Path("runs/toy/artifact/adapter_config.json").read_text())
+    assert settings["task_type"] == "SEQ_CLS"
+    assert "classifier" in settings["modules_to_save"]
+    base = AutoModelForSequenceClassification.from_pretrained(toy_encoder_folder, num_labels=2)
+    theirs = peft.PeftModel.from_pretrained(base, "runs/toy/artifact")
+    (ours,) = tunesmith.speaker("runs/toy", task=task(method)).answer([TEXT])
+    shares = logits_of(theirs, AutoTokenizer.from_pretrained(toy_encoder_folder), TEXT).softmax(-1)
+    assert list(ours["probabilities"].values()) == pytest.approx(shares.tolist(), abs=1e-5)
+
+
+def test_a_head_is_drawn_from_the_seed(task: ToyTask) -> None:
+    weights = []
+    for seed in (1, 1, 2):
+        tunesmith.train(task(seed=seed, output_dir=f"runs/{len(weights)}", max_steps=1), evaluate=False)
+        weights.append((Path(f"runs/{len(weights)}") / "artifact" / "adapter_model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]
+
+
+def test_a_run_that_was_interrupted_is_the_run(task: ToyTask) -> None:
+    tunesmith.train(task(output_dir="runs/whole", max_steps=8), evaluate=False)
+    tunesmith.train(task(output_dir="runs/parts", max_steps=8, save_steps=4), evaluate=False)
+    whole, parts = (Path(f"runs/{name}/artifact/adapter_model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_what_an_encoder_cannot_do_is_told(task: ToyTask, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"document": f"text {i}", "summary": "text"}) + "\n" for i in range(20)))
+    data = {"train": str(rows), "validation": 0.2, "test": 0.2}
+    with pytest.raises(Mistake, match=r"reads text and writes none; expected a decoder for summarization .* classific"):
+        tunesmith.train(task(task={"name": "summarization"}, data=data))
+    with pytest.raises(Mistake, match="has no head for classification yet; expected a trained one"):
+        tunesmith.evaluate(task())
