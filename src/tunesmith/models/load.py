@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import Mistake
 from tunesmith.models.folder import allow_pickle, read_config
+from tunesmith.models.heads import CLASSES as HEADS
 from tunesmith.models.heads import Head, load_with
 from tunesmith.models.identity import identity
 from tunesmith.models.quiet import quiet
@@ -74,15 +75,15 @@ def load(name: str, *, offline: bool | None = None, head: Head | None = None, se
 
 
 def lay_out(folder: Path) -> PreTrainedModel:
-    """The model of a folder without its weights: under ``torch.device("meta")`` it takes no memory, and can be counted.
+    """The model of a folder without its weights, an encoder with a head for two labels: under ``torch.device("meta")`` it takes no memory, and can be counted.
 
     Raises Mistake as `load` does.
     """
     import transformers
 
     told = read_config(folder)
-    _check(told, str(folder))
-    automatic: Any = getattr(transformers, CLASSES[kind_of(told)])
+    _check(told, str(folder), encoders=True)
+    automatic: Any = getattr(transformers, CLASSES.get(kind_of(told), HEADS["sequence"]))
     configuration: Any = transformers.AutoConfig
     with quiet():
         model: PreTrainedModel = automatic.from_config(
