@@ -75,9 +75,9 @@ def load(name: str, *, offline: bool | None = None, head: Head | None = None, se
 
 
 def lay_out(folder: Path) -> PreTrainedModel:
-    """The model of a folder without its weights, an encoder with a head for two labels: under ``torch.device("meta")`` it takes no memory, and can be counted.
+    """The model of a folder without its weights: under ``torch.device("meta")`` it takes no memory, and can be counted.
 
-    Raises Mistake as `load` does.
+    An encoder comes with a head for two labels. Raises Mistake as `load` does.
     """
     import transformers
 
