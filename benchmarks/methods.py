@@ -33,8 +33,9 @@ def line(name: str, one: dict[str, Any]) -> str:
         return f"| {name} | {one['reason']} | | | | | |"
     share = "–" if not one["trainable_parameters"] else f"{100 * one['share']:.2g} %"
     kl = "–" if one["forgetting_kl"] is None else f"{one['forgetting_kl']:.2f}"
+    quality = f"{one['value']:.3f} ({one['low']:.3f}–{one['high']:.3f})"
     return (
-        f"| {name} | {one['value']:.3f} ({one['low']:.3f}–{one['high']:.3f}) | {amounts.duration(one['train_seconds'])} "
+        f"| {name} | {quality} | {amounts.duration(one['train_seconds'])} "
         f"| {amounts.memory(one['peak_memory_mb'])} | {share} | {amounts.size(one['artifact_bytes'])} | {kl} |"
     )
 
