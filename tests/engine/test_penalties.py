@@ -130,6 +130,18 @@ def test_a_weight_that_the_step_did_not_reach_stays(make_job: Callable[..., Job]
     assert all(parameter.grad is None for parameter in job.trained)
 
 
+def test_weights_that_rest_at_a_step_are_passed_over(make_job: Callable[..., Job]) -> None:
+    job = make_job(method={"name": "bitfit"})
+    pull, first = Pull(job.prepared, 1.0), job.trained[0]
+    moved(job)
+    gradients = zeroed(job)
+    first.requires_grad_(False)
+    first.grad = None
+    pull(job.prepared, 1, 1.0)
+    for gradient, now, start in zip(gradients[1:], job.trained, pull.start[1:], strict=True):
+        torch.testing.assert_close(gradient, now.detach() - start)
+
+
 def test_importance_is_the_mean_squared_gradient_of_a_row(
     make_job: Callable[..., Job], toy_model: Callable[..., Any]
 ) -> None:

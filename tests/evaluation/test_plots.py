@@ -47,6 +47,17 @@ def test_dots_stand_where_their_amounts_say() -> None:
     assert (b - a) / (d - b) == pytest.approx(1.6076, abs=0.005)  # ln(96/14) / ln(318/96), pixels rounded to 0.1
 
 
+def test_a_bound_stands_where_its_amount_says_and_is_in_sight() -> None:
+    rungs = [point("soft", 0.1, 0.6), point("lora", 0.3, 0.8)]
+    drawn = ElementTree.fromstring(scatter(rungs, Axis("KL", amounts.quality), ACCURACY, WIDE, bound=0.4))
+    [line] = [node for node in drawn.iter("line") if node.attrib.get("class") == "target"]
+    (soft, _), (lora, _) = sorted(circles(drawn))
+    assert line.attrib["x1"] == line.attrib["x2"]
+    assert float(line.attrib["x1"]) - lora == pytest.approx((lora - soft) / 2, abs=0.11)
+    assert float(line.attrib["x1"]) < WIDE.width - WIDE.right
+    assert "at most 0.400" in [node.text for node in drawn.iter("text")]
+
+
 def test_up_is_better_for_a_loss_too() -> None:
     losses = [point("worse", 1, 3.0), point("better", 2, 2.0)]
     (_, worse), (_, better) = sorted(circles(scatter(losses, SECONDS, ACCURACY, WIDE, higher_is_better=False)))

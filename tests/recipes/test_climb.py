@@ -210,6 +210,21 @@ def test_a_folder_with_another_climb_is_refused_and_left_alone(
     assert [(climbed.folder / name).read_bytes() for name in files] == before
 
 
+def test_a_winner_that_forgets_more_than_asked_comes_with_the_remedy(toy_task: ToyTask) -> None:
+    asked = {"max_kl": 0.001, "replay": 0.1, "kl": 0.01}
+    told = tunesmith.climb(toy_task(**LEARNS, forgetting=asked), rungs=["lora"], minutes=10)
+    [lora] = told["rungs"]
+    assert lora["receipt"]["replayed_rows"] > 0
+    assert '"kl":' in Path("runs/toy/rungs/lora/metrics.jsonl").read_text()
+    offered = told["verdict"].split("type: ")[1]
+    assert offered == "tunesmith scale runs/toy --max-kl 0.001"
+    page = Path("runs/toy/report.html").read_text(encoding="utf-8")
+    assert "at most 0.001" in page.split("What was forgotten")[1]
+    scaled = tunesmith.scale("runs/toy", max_kl=lora["forgetting_kl"] / 2)
+    assert scaled["factors"][0]["forgetting_kl"] == pytest.approx(lora["forgetting_kl"], rel=1e-5)
+    assert scaled["artifact"] == "runs/toy/scaled/artifact"
+
+
 def test_the_target_ends_the_climb(toy_task: ToyTask) -> None:
     told = tunesmith.climb(toy_task(), rungs=["zero_shot", "few_shot", "lora"], target=0.2, minutes=10)
     assert [one["status"] for one in told["rungs"]] == ["finished", "skipped", "skipped"]

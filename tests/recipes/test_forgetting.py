@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,6 +163,15 @@ def test_their_file_is_looked_for_beside_the_task_file(toy_task: ToyTask) -> Non
 def test_a_slip_is_told(asked: dict[str, Any], told: str, toy_task: ToyTask) -> None:
     with pytest.raises(Mistakes, match=told):
         tunesmith.load(toy_task(forgetting=asked))
+
+
+def test_of_a_model_that_writes_nothing_only_the_start_is_held(toy_task: ToyTask, model: Model) -> None:
+    reads: Any = SimpleNamespace(reader=object(), loaded=model.loaded, prepared=model.prepared)
+    project = tunesmith.load(toy_task(forgetting={"l2": 0.1, "kl": 0.1, "max_kl": 0.1}))
+    with pytest.raises(Mistake, match=r"forgetting\.kl, forgetting\.max_kl: .* is an encoder, which writes no answers"):
+        restrain(project, reads, 100)
+    held = restrain(tunesmith.load(toy_task(forgetting={"l2": 0.1})), reads, 100)
+    assert (held.rows, held.leash, held.base) == ((), None, None)
 
 
 def test_the_gate_says_which_bound_is_passed() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.core.config import Project, resolve
+from tunesmith.core.config import Forgetting, Project, resolve
 from tunesmith.core.records import Score
 from tunesmith.metrics._measure import measure
 from tunesmith.recipes._outcome import Outcome
@@ -46,9 +46,9 @@ def test_the_cheapest_rung_that_is_not_worse_is_chosen() -> None:
     # 90 against 88 right, wrong on different rows: of 100 rows 10 speak for one and 12 for the other, which is noise.
     even = climbed(zero_shot=range(40), few_shot=range(50, 62), lora=range(10))
     assert best(even).outcome.name == "lora"
-    assert choose_rung(even) == "few_shot"
+    assert choose_rung(even, Forgetting()) == "few_shot"
     # 70 against 90: zero_shot is wrong wherever lora is, and on 20 rows more.
-    assert choose_rung(climbed(zero_shot=range(30), lora=range(10))) == "lora"
+    assert choose_rung(climbed(zero_shot=range(30), lora=range(10)), Forgetting()) == "lora"
 
 
 def test_rungs_are_compared_row_by_row() -> None:
@@ -59,19 +59,29 @@ def test_rungs_are_compared_row_by_row() -> None:
     assert second.outcome.low is not None
     assert first.outcome.high > second.outcome.low
     assert versus(second, first).worse
-    assert choose_rung({"zero_shot": first, "lora": second}) == "lora"
+    assert choose_rung({"zero_shot": first, "lora": second}, Forgetting()) == "lora"
 
 
 def test_a_dearer_rung_that_is_no_better_is_not_chosen() -> None:
-    assert choose_rung(climbed(zero_shot=range(10), few_shot=range(10), lora=range(10))) == "zero_shot"
-    assert choose_rung(climbed(zero_shot=range(10), lora=range(60))) == "zero_shot"
+    assert choose_rung(climbed(zero_shot=range(10), few_shot=range(10), lora=range(10)), Forgetting()) == "zero_shot"
+    assert choose_rung(climbed(zero_shot=range(10), lora=range(60)), Forgetting()) == "zero_shot"
+
+
+def test_of_rungs_as_good_one_that_forgets_no_more_than_asked_is_chosen() -> None:
+    even = climbed(zero_shot=range(40), bitfit=range(50, 62), lora=range(10))
+    even["bitfit"].outcome.forgetting_kl, even["lora"].outcome.forgetting_kl = 0.3, 0.1
+    assert choose_rung(even, Forgetting()) == "bitfit"
+    assert choose_rung(even, Forgetting(max_kl=0.2)) == "lora"
+    assert choose_rung(even, Forgetting(max_kl=0.05)) == "bitfit"  # none is inside: as if nothing had been asked
+    even["lora"].outcome.forgetting_bits_per_byte = 0.2
+    assert choose_rung(even, Forgetting(max_kl=0.2, max_drop=0.1)) == "bitfit"
 
 
 def test_where_lower_is_better_the_lowest_is_best() -> None:
     both = {"zero_shot": nats("zero_shot", 2.0), "lora": nats("lora", 1.5)}
     assert best(both).outcome.name == "lora"
-    assert choose_rung(both) == "lora"
-    assert choose_rung({"zero_shot": nats("zero_shot", 1.5), "lora": nats("lora", 2.0)}) == "zero_shot"
+    assert choose_rung(both, Forgetting()) == "lora"
+    assert choose_rung({"zero_shot": nats("zero_shot", 1.5), "lora": nats("lora", 2.0)}, Forgetting()) == "zero_shot"
 
 
 def test_there_is_reason_to_go_on() -> None:

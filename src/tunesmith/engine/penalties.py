@@ -55,13 +55,14 @@ class Pull:
 
     def __init__(self, prepared: Prepared, weight: float, importance: Sequence[Tensor] | None = None) -> None:
         self.weight, self.importance = weight, importance
-        self.start = [parameter.detach().clone() for _, parameter in trained(prepared.model)]
+        self.parameters = [parameter for _, parameter in trained(prepared.model)]
+        self.start = [parameter.detach().clone() for parameter in self.parameters]
 
     @torch.no_grad()
     def __call__(self, prepared: Prepared, step: int, scale: float) -> float:
         """Add the gradient ``F (θ − θ₀)`` where the step has one; returns the value before the weight."""
         total = 0.0
-        for place, (_, parameter) in enumerate(trained(prepared.model)):
+        for place, parameter in enumerate(self.parameters):
             if parameter.grad is None:
                 continue
             away = parameter - self.start[place]

@@ -12,6 +12,11 @@ from tunesmith.core.errors import Mistake
 from tunesmith.methods import _attachment
 
 
+def has_strength(method: ModuleType) -> bool:
+    """Whether what a method learns can be made weaker afterwards: it says how, or is trained in place."""
+    return hasattr(method, "scaled") or (method.MERGEABLE and method.PEFT_TYPE is None)
+
+
 def at_strength(
     model: nn.Module, method: ModuleType, learned: Mapping[str, Tensor], factor: float
 ) -> dict[str, Tensor]:

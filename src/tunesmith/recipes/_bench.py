@@ -20,6 +20,7 @@ from tunesmith.models.load import context_length
 from tunesmith.prompts.budget import Cut, cut
 from tunesmith.prompts.reading import Reader
 from tunesmith.recipes._artifacts import write_json
+from tunesmith.recipes._forgetting import restrain
 from tunesmith.recipes._race import within
 from tunesmith.recipes._rungs import Bench
 from tunesmith.recipes._work import Examples, Model, need, need_memory, open_model
@@ -45,16 +46,17 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
     encoded_validation = encode_validation(project, model, examples)
     begun = time.monotonic()
     base = remember(model.prepared, model.template) if model.reader is None else None
+    restraint = restrain(project, model, len(encoded), base)
     rows = _rows(model.answerer(project.task), examples, folder, seconds)
     return Bench(
         project,
         model,
         examples,
         examples.validation[:rows],
-        encoded,
+        [*encoded, *restraint.rows],
         encoded_validation,
-        lost,
-        base,
+        {**lost, "replayed_rows": len(restraint.rows)},
+        restraint,
         forgetting_seconds=time.monotonic() - begun,
     )
 

@@ -90,9 +90,12 @@ class Restraint:
 def restrain(project: Project, model: Model, rows: int, base: Base | None = None) -> Restraint:
     """Make ready what `project.forgetting` asks for, beside `rows` training rows; the model must still be the base.
 
-    Raises Mistake where `replay_data` cannot be read, and where no general row fits into `max_length`.
+    Raises Mistake where `replay_data` cannot be read, where no general row fits into `max_length`, and where the model
+    writes no answers that could be held on to.
     """
     asked = project.forgetting
+    if model.reader is not None:
+        _refuse_what_needs_answers(project)
     answers = _answers(model) if asked.kl or asked.ewc or (asked.replay and not asked.replay_data) else ()
     leash = None
     if asked.kl:
@@ -115,6 +118,15 @@ def outside(asked: Asked, kl: float | None, drop: float | None) -> str:
     if asked.max_drop is not None and drop is not None and drop > asked.max_drop:
         return f"{drop:.3f} more bits a byte of general text is over max_drop {asked.max_drop:g}"
     return ""
+
+
+def _refuse_what_needs_answers(project: Project) -> None:
+    given = project.forgetting.model_dump(exclude_defaults=True)
+    if others := [f"forgetting.{key}" for key in given if key != "l2"]:
+        raise Mistake(
+            f"{', '.join(others)}: {project.model} is an encoder, which writes no answers to hold on to; "
+            "expected a model that writes; leave it out, or hold the weights to their start with forgetting.l2"
+        )
 
 
 def _of_the_base(model: Model, method: Chosen) -> Base:

@@ -115,6 +115,7 @@ class _Runner:
         seed_everything(derive(self.project.seed, self.project.method.name))
         with attached(self.bench, self.project.method) as prefix:
             job = self._job(prefix, steps, rate)
+            job.penalties = self.bench.restraint.penalties(prefix)
             try:
                 done = fit(job)
             except Diverged:

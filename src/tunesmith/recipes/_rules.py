@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tunesmith.core.config import Project
+from tunesmith.core.config import Forgetting, Project
 from tunesmith.core.rooms import choice
 from tunesmith.metrics._measure import Difference, compare
+from tunesmith.recipes._forgetting import outside
+from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._rungs import PROMPT_RUNGS, Tried
 
 WITHOUT_GAIN = 2
@@ -41,10 +43,19 @@ def without_gain(tried: dict[str, Tried]) -> int:
     return count
 
 
-def choose_rung(tried: dict[str, Tried]) -> str:
-    """The first rung, from cheap to dear, that is not worse than the best beyond noise."""
+def choose_rung(tried: dict[str, Tried], asked: Forgetting) -> str:
+    """The first rung, from cheap to dear, that is not worse than the best beyond noise.
+
+    One that forgets no more than `asked` comes before one that does.
+    """
     leading = best(tried)
-    return next(name for name, one in tried.items() if not versus(leading, one).worse)
+    good = [name for name, one in tried.items() if not versus(leading, one).worse]
+    return next((name for name in good if not forgets_too_much(tried[name].outcome, asked)), good[0])
+
+
+def forgets_too_much(outcome: Outcome, asked: Forgetting) -> str:
+    """Which bound of the gate a rung passes, in words; "" inside it."""
+    return outside(asked, outcome.forgetting_kl, outcome.forgetting_bits_per_byte)
 
 
 def best(tried: dict[str, Tried]) -> Tried:

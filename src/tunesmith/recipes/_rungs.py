@@ -16,7 +16,6 @@ from tunesmith.core.rooms import choice
 from tunesmith.core.seed import derive, seed_everything
 from tunesmith.engine.fit import Fit, Job, fit
 from tunesmith.evaluation.answers import Answerer, Answers, Prompting
-from tunesmith.evaluation.forgetting import Base, forgetting
 from tunesmith.evaluation.reader_answers import ReaderAnswerer
 from tunesmith.methods._attachment import trainable
 from tunesmith.metrics._measure import Measurement, measure
@@ -24,6 +23,7 @@ from tunesmith.models.load import context_length
 from tunesmith.prompts.budget import fitting_shots
 from tunesmith.prompts.shots import Shots
 from tunesmith.recipes import _artifacts
+from tunesmith.recipes._forgetting import Restraint
 from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._race import race
 from tunesmith.recipes._work import Examples, Model
@@ -38,7 +38,7 @@ PROBE_ROWS, FEWEST_PROBE_ROWS, PROBE_SHARE = 96, 16, 0.2
 
 @dataclass
 class Bench:
-    """What all rungs are tried with: the model, the rows, the encoded training rows, and what the base was like."""
+    """What all rungs are tried with: the model, the rows, the training rows encoded, what holds them to the base."""
 
     project: Project
     model: Model
@@ -47,7 +47,7 @@ class Bench:
     encoded: Sequence[Any]
     encoded_validation: Sequence[Any]
     cut: dict[str, Any]
-    base: Base | None = None
+    restraint: Restraint
     seconds_per_query: float = 0.0
     forgetting_seconds: float = 0.0
     labels: tuple[str, ...] = field(init=False)
@@ -150,6 +150,7 @@ def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
                 steps=plan.steps,
                 seconds=left,
                 description=name,
+                penalties=bench.restraint.penalties(prefix),
             )
             done = fit(job)
             _tell(outcome, done, bench, time.monotonic() - begun)
@@ -160,8 +161,7 @@ def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
                 "epochs": round(done.steps * job.rows_a_step / len(bench.encoded), 2),
             }
             answers = bench.answerer.answer(bench.validation, Prompting(prefix=prefix), name)
-            if bench.base is not None:
-                lost = forgetting(bench.model.prepared, bench.base, prefix=prefix)
+            if (lost := bench.restraint.lost(method, prefix)) is not None:
                 outcome.forgetting_kl, outcome.forgetting_bits_per_byte = lost.kl, lost.rise
             return _finish(bench, outcome, answers, Prompting(prefix=prefix), folder, method)
 

@@ -9,15 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.config import Project
+from tunesmith.core.config import Forgetting, Project
 from tunesmith.core.files import atomic_folder
 from tunesmith.core.machine import inspect
+from tunesmith.core.rooms import choice
 from tunesmith.evaluation import amounts
 from tunesmith.evaluation.answers import Answers
 from tunesmith.evaluation.report import write_report
+from tunesmith.methods._strength import has_strength
 from tunesmith.recipes._artifacts import laid_on, write_json
 from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._record import Record
+from tunesmith.recipes._rules import forgets_too_much
 from tunesmith.recipes._rungs import Bench
 from tunesmith.recipes._work import Examples
 
@@ -58,7 +61,7 @@ class Summary:
         with atomic_folder(self.folder / "artifact") as new:
             shutil.copytree(self.folder / "rungs" / name / "artifact", new, dirs_exist_ok=True)
 
-    def prove(self, bench: Bench, record: Record, best: str) -> None:
+    def prove(self, bench: Bench, record: Record, best: Outcome) -> None:
         """Measure the winner, and asking without examples, once on test rows that nothing was chosen by."""
         chosen = next(outcome for outcome in self.outcomes if outcome.chosen)
         seconds = min(self.seconds_left(), PROOF_SHARE * 60 * self.project.budget.minutes)
@@ -76,7 +79,8 @@ class Summary:
             record.measured("test", answers.metrics, {"rung": chosen.name})
         record.left(chosen.name, self.folder / "artifact", bench.model.loaded.name)
         record.peak_memory_mb = max(o.peak_memory_mb or 0.0 for o in self.outcomes if o.finished)
-        self.ending["verdict"] = _verdict(chosen, self.ending, best)
+        self.ending["verdict"] = _verdict(chosen, self.ending, best, self.project.forgetting)
+        self.ending["verdict"] += _remedy(chosen, self.project.forgetting, self.folder)
         self.ending["command"] = f'tunesmith generate --artifact {self.folder} "your text"'
 
     def write(self) -> dict[str, Any]:
@@ -101,6 +105,7 @@ class Summary:
             "model": self.project.model,
             "split": "validation",
             "target": self.project.target,
+            "max_kl": self.project.forgetting.max_kl,
             "budget": self.project.budget.model_dump(mode="json"),
             "stopped": skipped[-1].reason if skipped else "",
             "seconds": time.monotonic() - self.begun,
@@ -118,7 +123,7 @@ def _told(answers: Answers) -> dict[str, Any]:
     return {**asdict(main), "metrics": metrics, "seconds_per_query": answers.seconds_per_query}
 
 
-def _verdict(chosen: Outcome, ending: Mapping[str, Any], best: str) -> str:
+def _verdict(chosen: Outcome, ending: Mapping[str, Any], best: Outcome, asked: Forgetting) -> str:
     """The climb in one sentence: what to use, how good it is, what it costs, what it forgot."""
     shown = ending.get("test") or {**asdict(chosen), "metric": chosen.metric}
     split = "test" if ending.get("test") else "validation"
@@ -132,6 +137,19 @@ def _verdict(chosen: Outcome, ending: Mapping[str, Any], best: str) -> str:
     parts.append(
         f"{made} with {amounts.memory(chosen.peak_memory_mb)}, {amounts.duration(chosen.seconds_per_query)} a query"
     )
-    if best != chosen.name:
-        parts.append(f"no worse beyond noise than {best}, which costs more")
+    if best.name != chosen.name:
+        forgets = forgets_too_much(best, asked) and not forgets_too_much(chosen, asked)
+        parts.append(
+            f"no worse beyond noise than {best.name}, which {'forgets more than asked' if forgets else 'costs more'}"
+        )
     return ", ".join(parts) + "."
+
+
+def _remedy(chosen: Outcome, asked: Forgetting, folder: Path) -> str:
+    """What to type where the winner forgets more than the task file asks; "" where it does not."""
+    if not (why := forgets_too_much(chosen, asked)):
+        return ""
+    if not has_strength(choice("methods", chosen.name)):
+        return f" It forgets more than asked: {why}; give forgetting.kl in the task file, or climb other rungs."
+    bound = f" --max-kl {asked.max_kl:g}" if asked.max_kl is not None else ""
+    return f" It forgets more than asked: {why}; to make it weaker, type: tunesmith scale {folder}{bound}"

@@ -61,8 +61,9 @@ def climb(project: Project) -> dict[str, Any]:
                 "no rung could be tried; see the reasons above, and raise --budget.minutes or --budget.memory_gb"
             )
         leading = best(tried)
-        summary.choose(choose_rung(tried), {name: asdict(versus(leading, one)) for name, one in tried.items()})
-        summary.prove(bench, record, leading.outcome.name)
+        chosen = choose_rung(tried, project.forgetting)
+        summary.choose(chosen, {name: asdict(versus(leading, one)) for name, one in tried.items()})
+        summary.prove(bench, record, leading.outcome)
         return summary.write()
 
 
