@@ -200,7 +200,7 @@ def toy_model(toy_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
             )
         else:
             classes = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma2": "Gemma2"}
-            config = getattr(transformers, f"{(classes | {'phi3': 'Phi3'})[kind]}Config")(
+            config = getattr(transformers, f"{(classes | {'phi3': 'Phi3', 'mixtral': 'Mixtral'})[kind]}Config")(
                 **{**common, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
                 | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512}
                 | keys

@@ -172,9 +172,9 @@ def test_a_foreign_adapter_that_is_not_understood_is_refused(adapter: Path, toy_
     (adapter / "tunesmith.json").unlink()
     settings = adapter / "adapter_config.json"
     assert _artifact.describe(adapter).origin == _artifact.Origin("toy-base")
-    change(settings, use_dora=True)
-    refused(adapter, toy_llama, "use_dora: True is not supported by lora")
-    change(settings, use_dora=False, r="many")
+    change(settings, bias="all")
+    refused(adapter, toy_llama, "bias: 'all' is not supported by lora")
+    change(settings, bias="none", r="many")
     refused(adapter, toy_llama, "adapter_config.json: 1 validation error")
     change(settings, peft_type="VERRA")
     refused(adapter, toy_llama, "peft_type: got VERRA; expected a type of the installed peft; did you mean 'VERA'?")

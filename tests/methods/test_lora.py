@@ -121,12 +121,12 @@ def test_merging_into_a_quantized_layer_is_refused(toy_llama: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"use_dora": True}, "use_dora: True is not supported by lora"),
-        ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
+        ({"use_dora": True}, "use_dora: True is another method"),
+        ({"lora_bias": True}, "lora_bias"),
         ({"bias": "all"}, "bias: 'all'"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"something_of_2027": 1}, "something_of_2027"),
-        ({"init_lora_weights": "pissa"}, "init_lora_weights: pissa is not plain LoRA"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights: olora changes the base"),
         ({"task_type": "FEATURE_EXTRACTION"}, "task_type: FEATURE_EXTRACTION"),
     ],
 )

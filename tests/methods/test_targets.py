@@ -68,6 +68,52 @@ def test_what_matches_nothing_is_a_mistake_that_says_what_there_is(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("keys", "count"),
+    [
+        ({"exclude_modules": ["q_proj", "mlp.up_proj"]}, 10),
+        ({"exclude_modules": r".*layers\.0\..*"}, 7),
+        ({"layers_to_transform": 1}, 7),
+        ({"layers_to_transform": [0, 1], "exclude_modules": "mlp.*"}, 8),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [0]}, 1),
+    ],
+)
+def test_targets_are_narrowed(keys: dict[str, Any], count: int, toy_llama: Any) -> None:
+    assert len(_targets.select(toy_llama, _targets.Targets(**keys))) == count
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"exclude_modules": ["q_prj"]}, "exclude_modules: no target is called 'q_prj'; did you mean 'q_proj'?"),
+        ({"exclude_modules": "(q_proj"}, "exclude_modules: '(q_proj' is not a regular expression"),
+        ({"layers_to_transform": [1, 2]}, "layers_to_transform: no target lies in block 2; expected some of [0, 1]"),
+        ({"exclude_modules": ".*"}, "nothing is left of the targets"),
+    ],
+)
+def test_narrowing_that_meets_nothing_is_a_mistake(keys: dict[str, Any], message: str, toy_llama: Any) -> None:
+    with pytest.raises(Mistake) as caught:
+        _targets.select(toy_llama, _targets.Targets(**keys))
+    assert message in str(caught.value)
+
+
+def test_embeddings_are_found_where_they_are_asked_for(toy_llama: Any) -> None:
+    kinds = _targets.LINEAR_OR_EMBEDDING
+    assert list(_targets.find(toy_llama, ["embed_tokens"], kinds)) == ["model.embed_tokens"]
+    assert len(_targets.find(toy_llama, "all-linear", kinds)) == 14
+    with pytest.raises(Mistake, match="no layer is called 'embed_tokns'; did you mean 'embed_tokens'"):
+        _targets.find(toy_llama, ["embed_tokns"], kinds)
+
+
+def test_parameters_are_found_by_their_last_parts(toy_llama: Any) -> None:
+    found = _targets.find_parameters(toy_llama, ["mlp.up_proj.weight", "layers.1.mlp.down_proj.weight"])
+    assert found == {
+        "model.layers.0.mlp.up_proj": ["weight"],
+        "model.layers.1.mlp.up_proj": ["weight"],
+        "model.layers.1.mlp.down_proj": ["weight"],
+    }
+
+
 def test_names_are_short_only_where_that_means_the_same(toy_llama: Any) -> None:
     every_q = [f"model.layers.{layer}.self_attn.q_proj" for layer in (0, 1)]
     assert _targets.names_for(toy_llama, every_q) == ["q_proj"]

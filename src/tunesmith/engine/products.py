@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from tunesmith.engine import eighth
 from tunesmith.engine.linear import Linear
-from tunesmith.methods.lora import LoraLinear
+from tunesmith.methods._low_rank import LowRankLinear
 
 ROWS = 128
 """Rows in a block: a block of a layer's widest activations in float32 is a few MB."""
@@ -145,19 +145,19 @@ def join(layers: Sequence[Any]) -> None:
 
 
 def _product(layers: Sequence[Any]) -> tuple[Product, Factors] | None:
-    """The layers as one product, None unless each is a frozen linear layer of ours, with or without a LoRA adapter."""
+    """The layers as one product, None unless each is a frozen linear layer of ours, plain or with a low-rank update."""
     weights: list[Tensor] = []
     factors: list[Tensor | None] = []
     strengths: list[float] = []
     for layer in layers:
-        adapter = layer if type(layer) is LoraLinear else None
+        adapter = layer if isinstance(layer, LowRankLinear) else None
         linear = _plain(layer)
         if type(linear) is not Linear or linear.weight.requires_grad or linear.weight.dtype != linear.compute:
             return None
         if adapter is not None and adapter.dropout and adapter.training:
             return None
         weights.append(linear.weight)
-        factors += [None, None] if adapter is None else [adapter.lora_A, adapter.lora_B]
+        factors += [None, None] if adapter is None else adapter.factors()
         strengths.append(0.0 if adapter is None else adapter.scaling)
     weight = weights[0] if len(weights) == 1 else _joined(weights)
     if weight is None:
@@ -176,7 +176,7 @@ def _bias(product: Product, layers: Sequence[Any]) -> Tensor | None:
 
 def _plain(layer: Any) -> Any:
     """The linear layer inside an adapter, or the layer itself."""
-    return layer.base if type(layer) is LoraLinear else layer
+    return layer.base if isinstance(layer, LowRankLinear) else layer
 
 
 def _joined(weights: Sequence[Tensor]) -> Tensor | None:

@@ -54,8 +54,7 @@ def claim(model: nn.Module, method: str, config: Any = None) -> Attachment:
 
     Raises RuntimeError when something is attached already: methods do not stack.
     """
-    if (before := attached(model)) is not None:
-        raise RuntimeError(f"{before.method} is attached to this model; detach it before attaching {method}")
+    refuse_stacking(model, method)
     attachment = Attachment(method, {name: p.requires_grad for name, p in model.named_parameters()}, config=config)
     setattr(model, _KEY, attachment)
     model.requires_grad_(False)
@@ -65,6 +64,12 @@ def claim(model: nn.Module, method: str, config: Any = None) -> Attachment:
             parameter.data = parameter.data.to(torch.float32, copy=True)
             parameter.requires_grad_(True)
     return attachment
+
+
+def refuse_stacking(model: nn.Module, method: str) -> None:
+    """Raise RuntimeError when something is attached already: methods do not stack."""
+    if (before := attached(model)) is not None:
+        raise RuntimeError(f"{before.method} is attached to this model; detach it before attaching {method}")
 
 
 def release(model: nn.Module, method: str, *, keep: bool = False) -> None:

@@ -1,26 +1,29 @@
-"""Low-rank updates beside the frozen linear layers: small, mergeable, the usual first choice.
+"""Low-rank updates beside the frozen layers: small, mergeable, the usual first choice.
 
 LoRA (arXiv 2106.09685, eq. 3): ``h = W x + (alpha / r) B A x`` with `A [r, in]` random and `B [out, r]` zero at the
 start, so a fresh adapter changes nothing. With `use_rslora` the factor is ``alpha / sqrt(r)`` (arXiv 2312.03732), which
 keeps large ranks learning at the same pace.
+
+``init: pissa`` (arXiv 2404.02948) starts A and B as the strongest directions of W, which learns faster. There W is
+split into them and a rest; here it stays whole and the start is subtracted, ``W x + s (B A − B₀ A₀) x``, which has the
+same value and gradients. Written to disk it is a plain LoRA of twice the rank.
+
+Embeddings are targets when named, and the stacked experts of a mixture are through `target_parameters`.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers.pytorch_utils import Conv1D
 
-from tunesmith.core.config import Section
 from tunesmith.core.errors import Mistake
-from tunesmith.methods import _attachment, _peft_settings, _targets
+from tunesmith.methods import _attachment, _low_rank, _peft_settings, _targets, _wrappers
+from tunesmith.methods._low_rank_places import LoraEmbedding, LoraExperts
 
 FAMILY = "reparameterized"
 GOOD_FOR = "the first choice for most work: near full tuning, small, mergeable"
@@ -31,116 +34,128 @@ PEFT_TYPE: str | None = "LORA"
 WHOLE = False
 
 _NAME = "lora"
-_WEIGHT = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?:A|B)\.weight")
 
 
-class Config(Section):
+class Config(_low_rank.Ranks):
     """The keys of ``method: {name: lora}``."""
 
-    r: int = Field(16, ge=1, description="rank: how many directions each layer may change in")
-    alpha: float = Field(32.0, gt=0, description="strength: the update is multiplied by alpha / r")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of the adapter's inputs left out while training")
-    target_modules: str | list[str] = Field(
-        _targets.ALL_LINEAR, description="all-linear, a list of layer names, or a regular expression"
+    init: Literal["kaiming", "gaussian", "pissa"] = Field(
+        "kaiming", description="how A starts, B at zero; or pissa: both as the strongest directions of the layer"
     )
-    use_rslora: bool = Field(False, description="multiply by alpha / sqrt(r) instead, for large ranks")
-    init: Literal["kaiming", "gaussian"] = Field("kaiming", description="how A starts; B starts at zero")
+    target_parameters: list[str] = Field(
+        default_factory=list, description="stacks of matrices beside the layers, e.g. [experts.gate_up_proj]"
+    )
 
 
-class LoraLinear(nn.Module):
-    """A linear layer `base` with a low-rank update beside it, computed and added in float32.
+class LoraLinear(_low_rank.LowRankLinear):
+    """A linear layer with `lora_A [r, in]` and `lora_B [out, r]` beside it; `path` is where it lies in the model.
 
-    `base` is any `nn.Linear` or `Conv1D`; `lora_A [r, in]` and `lora_B [out, r]` are float32 parameters; `scaling` and
-    `dropout` are numbers. The result comes in the type of the base's own: float32 on a model the engine made ready, so
-    that first, tiny updates are not rounded away.
+    Raises Mistake where PiSSA cannot start: on a quantized layer, or one with fewer directions than the rank.
     """
 
-    def __init__(self, base: nn.Module, config: Config) -> None:
-        super().__init__()
-        width_in, width_out = _widths(base)
-        self.base = base
-        device = self.weight.device
-        self.scaling = config.alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
-        self.dropout = config.dropout
-        # Drawn on the CPU, so that a seed means the same start on every device.
-        self.lora_A = nn.Parameter(_start(config, width_in).to(device))
-        self.lora_B = nn.Parameter(torch.zeros(width_out, config.r, dtype=torch.float32, device=device))
+    start_A: Tensor | None
+    start_B: Tensor | None
 
-    @property
-    def weight(self) -> Tensor:
-        """The base's weight: transformers' code here and there asks a linear layer for its type."""
-        weight: Tensor = self.base.weight  # type: ignore[assignment]  # nn.Module types every attribute Tensor | Module
-        return weight
+    def __init__(self, base: nn.Module, config: Config, path: str = "") -> None:
+        super().__init__(base)
+        width_in, width_out = _wrappers.widths(base)
+        rank, device = config.rank(path), self.weight.device
+        self.scaling, self.dropout = config.scaling(path), config.dropout
+        if config.init == "pissa":
+            a, b = _strongest(_wrappers.matrix(base), rank, self.scaling, path)
+        else:
+            a, b = _low_rank.start(config.init, rank, width_in), torch.zeros(width_out, rank)
+        self.lora_A = nn.Parameter(a.to(device))
+        self.lora_B = nn.Parameter(b.to(device))
+        subtracted = config.init == "pissa"
+        self.register_buffer("start_A", self.lora_A.detach().clone() if subtracted else None, persistent=False)
+        self.register_buffer("start_B", self.lora_B.detach().clone() if subtracted else None, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `x [..., in]` to `[..., out]`."""
-        output: Tensor = self.base(x)
-        dropped = functional.dropout(x, self.dropout, self.training) if self.dropout else x
-        low = functional.linear(dropped.to(self.lora_A.dtype), self.lora_A)
-        # One pass over the output instead of three: product, scaling and sum together.
-        total = torch.addmm(output.flatten(0, -2).to(low.dtype), low.flatten(0, -2), self.lora_B.T, alpha=self.scaling)
-        return total.view(output.shape).to(output.dtype)
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A and B; with a start to subtract ``B A − B₀ A₀ = (B − B₀) A + B₀ (A − A₀)``, exactly zero when fresh."""
+        if self.start_A is None or self.start_B is None:
+            return self.lora_A, self.lora_B
+        moved_a, moved_b = self.lora_A - self.start_A, self.lora_B - self.start_B
+        return torch.cat([self.lora_A, moved_a]), torch.cat([moved_b, self.start_B], dim=1)
+
+    def learned(self) -> dict[str, Tensor]:
+        """A and B."""
+        return {"lora_A.weight": self.lora_A, "lora_B.weight": self.lora_B}
 
 
 def attach(model: nn.Module, config: Config) -> None:
-    """Freeze the model and put a `LoraLinear` around every layer that `config.target_modules` names.
+    """Freeze the model and put an adapter around every layer that the config names.
 
-    Raises Mistake when a target matches nothing.
+    Raises Mistake when a target matches nothing, or is one that the config's `init` or `dropout` cannot be had for.
     """
-    found = _targets.find(model, config.target_modules)
-    _attachment.claim(model, _NAME)
+    _attachment.refuse_stacking(model, _NAME)
+    stacks = _targets.find_parameters(model, config.target_parameters)
+    only_stacks = stacks and config.target_modules == []
+    found = {} if only_stacks else _targets.select(model, config, _targets.LINEAR_OR_EMBEDDING)
+    parameters = [f"{path}.{name}" for path, names in stacks.items() for name in names]
+    config.refuse_idle_patterns([*found, *parameters])
+    _refuse_impossible(config, found, stacks)
+    wrapped: dict[str, _wrappers.Wrapper] = {}
     for path, base in found.items():
-        _targets.replace(model, path, LoraLinear(base, config).train(base.training))
+        wrapped[path] = LoraEmbedding(base, config, path) if _is_embedding(base) else LoraLinear(base, config, path)
+    for path, names in stacks.items():
+        wrapped[path] = LoraExperts(model.get_submodule(path), names, config, path)
+    _wrappers.lay_on(model, _NAME, config, wrapped)
 
 
 def detach(model: nn.Module) -> None:
     """Take the adapter away: the base's own modules are back in their places."""
-    _attachment.expect(model, _NAME)
-    for path, layer in _layers(model):
-        _targets.replace(model, path, layer.base)
-    _attachment.release(model, _NAME)
+    _wrappers.take_away(model, _NAME)
 
 
 def merge(model: nn.Module) -> None:
     """Add every update to its layer's own weight, in float32, and store it in the weight's own type.
 
-    The old weight tensors are left as they were for whoever else holds them. Raises Mistake for a quantized layer, and
-    for an output head that shares its weight with the embedding, which would change along with it.
+    Raises Mistake for a quantized layer, and for a weight that two layers share.
     """
-    _attachment.expect(model, _NAME)
-    layers = dict(_layers(model))
-    holders = [id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False)]
-    for path, layer in layers.items():
-        if not layer.weight.is_floating_point():
-            raise Mistake(
-                f"lora: {path} is quantized and cannot take the update in; load the base unquantized to merge"
-            )
-        if holders.count(id(layer.weight)) > 1:
-            raise Mistake(
-                f"lora: {path} shares its weight with another layer, which would change with it; "
-                f"keep the adapter beside the base, or train one without {path}"
-            )
-    with torch.no_grad():
-        for layer in layers.values():
-            delta = layer.scaling * (layer.lora_B @ layer.lora_A)
-            delta = delta.T if isinstance(layer.base, Conv1D) else delta
-            layer.weight.data = (layer.weight.float() + delta).to(layer.weight.dtype)
-    detach(model)
+    _wrappers.merge(model, _NAME)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
     """The adapter's weights under PEFT's names: ``base_model.model.<path>.lora_A.weight`` and ``lora_B``."""
-    _attachment.expect(model, _NAME)
-    return {
-        f"base_model.model.{path}.lora_{side}.weight": weight.detach()
-        for path, layer in _layers(model)
-        for side, weight in (("A", layer.lora_A), ("B", layer.lora_B))
-    }
+    return _wrappers.state(model, _NAME)
 
 
 def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put what `state` gave back; raises Mistake unless names and shapes fit exactly."""
-    _attachment.copy_into(state(model), weights, _NAME)
+    """Put what `state` gave back; raises Mistake unless names and shapes fit exactly.
+
+    PEFT writes the rows of an embedding along with its adapter; they are passed over where they are the model's own.
+    """
+    own = {f"{_wrappers.PREFIX}{path}.base_layer.weight": layer.base for path, layer in _wrappers.wrappers(model)}
+    given = {name: tensor for name, tensor in weights.items() if not _is_the_base(tensor, own.get(name))}
+    _attachment.copy_into(state(model), given, _NAME)
+
+
+def param_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """What the optimizer gets: with `loraplus_lr_ratio` B learns faster than A (LoRA+, arXiv 2402.12354)."""
+    return _low_rank.param_groups(model, _NAME)
+
+
+def written(model: nn.Module, config: Config) -> tuple[Config, dict[str, Tensor]]:
+    """What goes to disk: PiSSA as a plain LoRA of twice the rank, ``[A; A − A₀]`` and ``[B − B₀, B₀]``."""
+    if config.init != "pissa":
+        return config, state(model)
+    more = math.sqrt(2.0) if config.use_rslora else 2.0
+    plain = config.model_copy(
+        update={
+            "init": "kaiming",
+            "r": 2 * config.r,
+            "alpha": more * config.alpha,
+            "rank_pattern": {path: 2 * rank for path, rank in config.rank_pattern.items()},
+            "alpha_pattern": {path: more * alpha for path, alpha in config.alpha_pattern.items()},
+        }
+    )
+    weights: dict[str, Tensor] = {}
+    for path, layer in _wrappers.wrappers(model):
+        assert isinstance(layer, LoraLinear)
+        for side, factor in zip("AB", layer.factors(), strict=True):
+            weights[f"{_wrappers.PREFIX}{path}.lora_{side}.weight"] = factor.detach()
+    return plain, weights
 
 
 def scaled(weights: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
@@ -150,75 +165,59 @@ def scaled(weights: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
 
 def to_peft(model: nn.Module, config: Config) -> dict[str, Any]:
     """This method's part of `adapter_config.json`: every target spelled out, nothing left to a default."""
-    layers = dict(_layers(model))
+    stacks = [(path, layer) for path, layer in _wrappers.wrappers(model) if isinstance(layer, LoraExperts)]
     return {
-        "r": config.r,
-        "lora_alpha": int(config.alpha) if float(config.alpha).is_integer() else config.alpha,
-        "lora_dropout": config.dropout,
-        "target_modules": _targets.names_for(model, layers),
-        "use_rslora": config.use_rslora,
+        **_low_rank.to_peft(model, config),
         "init_lora_weights": "gaussian" if config.init == "gaussian" else True,
-        "fan_in_fan_out": any(isinstance(layer.base, Conv1D) for layer in layers.values()),
-        "bias": "none",
-        "modules_to_save": None,
+        "target_parameters": [f"{path}.{name}" for path, layer in stacks for name in layer.changes] or None,
     }
 
 
 def from_peft(settings: Mapping[str, Any], names: Collection[str]) -> Config:
     """A Config for an adapter that PEFT wrote, from its settings and the names of its weights.
 
-    Raises Mistake for a variant of LoRA that is not understood here (DoRA, ranks that differ by layer …).
+    Raises Mistake for a variant of LoRA that is not understood here (one that changes the base in a way of its own).
     """
-    _peft_settings.refuse_unknown(settings, _UNDERSTOOD, _NAME)
+    if settings.get("use_dora"):
+        raise _peft_settings.NotMine("lora: use_dora: True is another method; expected plain LoRA")
+    _peft_settings.refuse_unknown(settings, _low_rank.UNDERSTOOD | {"target_parameters"}, _NAME)
     start = settings.get("init_lora_weights", True)
-    if start not in (True, False, "gaussian", "orthogonal"):  # the others change the base too
+    if start not in (True, False, "gaussian", "orthogonal", "eva", "pissa"):  # the others change the base too
         raise Mistake(
-            f"lora: init_lora_weights: {start} is not plain LoRA; convert the adapter with peft's save_pretrained"
+            f"lora: init_lora_weights: {start} changes the base and is not understood; "
+            "convert the adapter to plain LoRA with peft's save_pretrained"
         )
-    paths = sorted({match["path"] for name in names if (match := _WEIGHT.fullmatch(name))})
-    if not paths:
-        raise Mistake("lora: the adapter's file holds no lora_A and lora_B weights; expected a LoRA adapter of peft")
     return Config(
-        r=settings.get("r", 8),
-        alpha=settings.get("lora_alpha", 8),
-        dropout=settings.get("lora_dropout", 0.0),
-        target_modules=_written_targets(settings, paths),
-        use_rslora=settings.get("use_rslora", False),
-        init="gaussian" if start == "gaussian" else "kaiming",
+        **_low_rank.from_peft(settings, names, _NAME),
+        init=start if start in ("gaussian", "pissa") else "kaiming",
+        target_parameters=settings.get("target_parameters") or [],
     )
 
 
-_UNDERSTOOD = frozenset({
-    "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "init_lora_weights", "fan_in_fan_out",
-    "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size",
-})  # fmt: skip
+def _strongest(weight: Tensor, rank: int, scaling: float, path: str) -> tuple[Tensor, Tensor]:
+    """PiSSA's A and B for `weight [out, in]`: ``s B A`` is its best approximation of this rank (eqs. 2 and 3)."""
+    if rank > min(weight.shape):
+        raise Mistake(
+            f"method.r: pissa needs a layer with {rank} directions; {path} has {min(weight.shape)}; "
+            f"type a smaller r, or give it its own in rank_pattern"
+        )
+    left, strengths, right = torch.linalg.svd(weight, full_matrices=False)
+    root = (strengths[:rank] / scaling).sqrt()
+    return (root[:, None] * right[:rank]).contiguous(), (left[:, :rank] * root).contiguous()
 
 
-def _written_targets(settings: Mapping[str, Any], paths: list[str]) -> list[str]:
-    """The names PEFT was given where they alone say which layers have weights, else the layers themselves."""
-    targets = settings.get("target_modules")
-    narrowed = any(settings.get(key) for key in ("exclude_modules", "layers_to_transform"))
-    if not isinstance(targets, list) or narrowed:
-        return paths
-    return sorted(name for name in targets if any(_targets.ends_with(path, name) for path in paths))
+def _refuse_impossible(config: Config, found: Mapping[str, nn.Module], stacks: Mapping[str, Any]) -> None:
+    if config.init == "pissa" and (other := [path for path in found if _is_embedding(found[path])] or list(stacks)):
+        raise Mistake(f"method.init: pissa starts linear layers alone; {other[0]} is none; type init kaiming")
+    if stacks and config.dropout:
+        raise Mistake("method.dropout: target_parameters cannot leave inputs out; expected 0; type dropout 0")
+    if twice := found.keys() & stacks.keys():
+        raise Mistake(f"method.target_parameters: {min(twice)} is among target_modules already; exclude it there")
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
-    found = [(path, module) for path, module in model.named_modules() if isinstance(module, LoraLinear)]
-    yield from found
+def _is_embedding(base: nn.Module) -> bool:
+    return isinstance(base, nn.Embedding)
 
 
-def _widths(base: nn.Module) -> tuple[int, int]:
-    """Inputs and outputs of a linear layer; Conv1D keeps its weight as `[in, out]`."""
-    if isinstance(base, Conv1D):
-        return int(base.nx), int(base.nf)
-    assert isinstance(base, nn.Linear)
-    return base.in_features, base.out_features
-
-
-def _start(config: Config, width: int) -> Tensor:
-    """The first `A [r, width]`, as PEFT draws it: Kaiming uniform, or normal with deviation 1 / r."""
-    weight = torch.empty(config.r, width, dtype=torch.float32)
-    if config.init == "gaussian":
-        return nn.init.normal_(weight, std=1 / config.r)
-    return nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+def _is_the_base(tensor: Tensor, base: Any) -> bool:
+    return base is not None and torch.equal(tensor.to(base.weight), base.weight)
