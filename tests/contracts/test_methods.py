@@ -27,7 +27,10 @@ WITH_STRENGTH = [name for name in names("methods") if has_strength(choice("metho
 # Methods with other settings than their defaults, where those are other code.
 VARIANTS: dict[str, dict[str, Any]] = {
     "lora pissa": {"init": "pissa", "r": 4, "use_rslora": True},
-    "lora embedding": {"target_modules": r"embed_tokens|wte|q_proj|c_attn", "rank_pattern": {"q_proj|c_attn": 2}},
+    "lora embedding": {
+        "target_modules": r"embed_tokens|wte|q_proj|c_attn|SelfAttention\.q",
+        "rank_pattern": {r"q_proj|c_attn|SelfAttention\.q": 2},
+    },
 }
 each_method = pytest.mark.parametrize("name", [*names("methods"), *VARIANTS])
 each_kind = pytest.mark.parametrize("kind", KINDS)
