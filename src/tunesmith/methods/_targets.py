@@ -17,7 +17,7 @@ from tunesmith.methods import _head
 Value = TypeVar("Value")
 ALL_LINEAR = "all-linear"
 Kinds = tuple[type[nn.Module], ...]
-LINEAR: Kinds = (nn.Linear, Conv1D)
+LINEAR = (nn.Linear, Conv1D)
 """Layers that multiply by a matrix; GPT-2's Conv1D is one that keeps the matrix transposed."""
 LINEAR_OR_EMBEDDING: Kinds = (*LINEAR, nn.Embedding)
 
@@ -76,10 +76,10 @@ def find(model: nn.Module, targets: str | Collection[str], kinds: Kinds = LINEAR
     }
     if targets == ALL_LINEAR:
         head = model.get_output_embeddings()  # type: ignore[operator]  # of transformers' models
-        found = {path: module for path, module in there.items() if isinstance(module, LINEAR) and module is not head}
+        found = [path for path, module in there.items() if isinstance(module, LINEAR) and module is not head]
         if not found:
             raise Mistake("method.target_modules: this model has no linear layers; expected a causal language model")
-        return found
+        return {path: there[path] for path in found}
     paths = set(_reached(there, targets, "target_modules", "linear layer" if kinds is LINEAR else "layer"))
     if not paths:
         raise Mistake(f"method.target_modules: got an empty list; type {ALL_LINEAR} or some of {_known(there)}")
