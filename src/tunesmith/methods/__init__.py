@@ -32,8 +32,8 @@ and, where it applies,
 * `param_groups(model)`: for the optimizer, each group with a `scale` on the learning rate;
 * `on_step(model, step, steps)`: called after optimizer step `step` of `steps`, gradients still there; what must outlast
   the step lies in the attachment's `memory`, which checkpoints keep;
-* `scaled(weights, factor)`: what `state` gave, changed so that the base is changed `factor` times as much (0: not at
-  all), for methods whose change is added to the base; weights trained in place need none (see `_strength.py`);
+* `scaled(model, weights, factor)`: what `state` gave, changed so that the base is changed `factor` times as much (0:
+  not at all), for methods whose change is added to the base; weights trained in place need none (see `_strength.py`);
 * `written(model, config)`: the config and weights that go to disk, where they are not `config` and `state` (ranks that
   were given up, a start that is subtracted); attached with that config, `restore` takes those weights.
 

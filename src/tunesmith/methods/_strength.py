@@ -27,7 +27,7 @@ def at_strength(
     adds something to the base says how in its `scaled`. Raises Mistake where what was learned is no such change.
     """
     if hasattr(method, "scaled"):
-        return dict(method.scaled(learned, factor))
+        return dict(method.scaled(model, learned, factor))
     there = _attachment.attached(model)
     originals = there.originals if there is not None else {}
     if not originals or originals.keys() != learned.keys():

@@ -31,8 +31,8 @@ class Targets(Section):
     exclude_modules: str | list[str] = Field(
         default_factory=list, description="of those, the ones left out: a list of names, or a regular expression"
     )
-    layers_to_transform: int | list[int] | None = Field(
-        None, description="only in these blocks of the model, counted from 0; default: in all"
+    layers_to_transform: int | list[int] = Field(
+        default_factory=list, description="only in these blocks of the model, counted from 0; default: in all"
     )
 
 
@@ -44,7 +44,7 @@ def select(model: nn.Module, config: Targets, kinds: Kinds = LINEAR) -> dict[str
     found = find(model, config.target_modules, kinds)
     excluded = set(_reached(found, config.exclude_modules, "exclude_modules", "target"))
     left = {path: module for path, module in found.items() if path not in excluded}
-    if config.layers_to_transform is not None:
+    if config.layers_to_transform != []:
         left = _in_blocks(left, config.layers_to_transform)
     if not left:
         raise Mistake("method.target_modules: nothing is left of the targets; exclude fewer of them")

@@ -109,7 +109,7 @@ def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     _attachment.copy_into(state(model), weights, _NAME)
 
 
-def scaled(weights: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
+def scaled(model: nn.Module, weights: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
     """What the adapters add, `factor` times."""
     return {name: weight * factor if "up_" in name.rpartition(".")[2] else weight for name, weight in weights.items()}
 

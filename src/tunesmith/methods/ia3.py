@@ -132,7 +132,7 @@ def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     _attachment.copy_into(state(model), weights, _NAME)
 
 
-def scaled(weights: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
+def scaled(model: nn.Module, weights: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
     """The factors' distance from 1 `factor` times as long: merged, the weights have moved as much less."""
     return {name: 1 + factor * (weight - 1) for name, weight in weights.items()}
 

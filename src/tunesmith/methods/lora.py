@@ -158,9 +158,18 @@ def written(model: nn.Module, config: Config) -> tuple[Config, dict[str, Tensor]
     return plain, weights
 
 
-def scaled(weights: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
-    """The update `factor` times as strong: B carries it, so that alpha stays and PEFT loads it as it is."""
-    return {name: weight * factor if "lora_B" in name else weight for name, weight in weights.items()}
+def scaled(model: nn.Module, weights: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
+    """The update `factor` times as strong: B carries it, so that alpha stays and PEFT loads it as it is.
+
+    Raises Mistake for PiSSA as PEFT keeps it, whose B holds part of the base too; an artifact of ours is plain LoRA.
+    """
+    if _attachment.expect(model, _NAME).config.init == "pissa":
+        raise Mistake(
+            "scale: lora is not a change added to the base's weights while it is PiSSA as peft keeps it; "
+            "expected plain LoRA, which it is once it is saved with tunesmith"
+        )
+    carries = ("lora_B", "lora_embedding_B")
+    return {name: w * factor if not {*name.split(".")}.isdisjoint(carries) else w for name, w in weights.items()}
 
 
 def to_peft(model: nn.Module, config: Config) -> dict[str, Any]:
