@@ -33,6 +33,9 @@ METHODS: list[dict[str, Any]] = [
     {"name": "ia3", "target_modules": "all-linear"},
     {"name": "bottleneck"},
     {"name": "bottleneck", "placement": "houlsby", "reduction_factor": 4},
+    {"name": "prefix", "num_virtual_tokens": 5, "init": "random"},
+    {"name": "p_tuning", "num_virtual_tokens": 5, "init": "random"},
+    {"name": "p_tuning", "num_virtual_tokens": 20, "init": "random", "encoder_reparameterization_type": "LSTM"},
 ]
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_method = pytest.mark.parametrize("method", METHODS, ids=lambda keys: "-".join(map(str, keys.values())))

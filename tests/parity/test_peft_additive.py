@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.core.config import choose
+from tunesmith.core.rooms import choice
 from tunesmith.methods import _artifact, ia3
 
 IDS = torch.tensor([[5, 81, 2, 300, 17, 44, 44, 9, 120], [7, 7, 250, 11, 99, 3, 60, 1, 8]])
@@ -86,3 +88,54 @@ def test_peft_ia3_is_the_same_in_ours(kind: str, keys: dict[str, Any], toy_model
     assert _artifact.load(tmp_path / "theirs", model)[0] == "ia3"
     same(logits(model), logits(wrapped))
     assert not torch.allclose(logits(model), logits(toy_model(kind)), atol=1e-2)
+
+
+SOFT = ("prefix", "p_tuning")
+
+
+@each_kind
+@pytest.mark.parametrize("name", SOFT)
+def test_our_virtual_tokens_are_the_same_in_peft(name: str, kind: str, toy_model: ToyModel, tmp_path: Path) -> None:
+    model = attached(toy_model(kind), name, tmp_path / "ours", num_virtual_tokens=7, init="random")
+    prefix = choice("methods", name).prefix_tokens(model)
+    loaded = peft.PeftModel.from_pretrained(toy_model(kind), tmp_path / "ours")
+    same(logits(loaded), logits(model, prefix))
+    assert not torch.allclose(logits(model, prefix), logits(toy_model(kind)), atol=1e-2)
+
+
+THEIR_SOFT: list[tuple[str, dict[str, Any]]] = [
+    ("prefix", {}),
+    ("prefix", {"prefix_projection": True, "encoder_hidden_size": 12}),
+    ("p_tuning", {}),
+    ("p_tuning", {"encoder_reparameterization_type": "LSTM", "encoder_hidden_size": 12}),
+]
+PEFT_CONFIGS = {"prefix": peft.PrefixTuningConfig, "p_tuning": peft.PromptEncoderConfig}
+
+
+@each_kind
+@pytest.mark.parametrize(("name", "keys"), THEIR_SOFT)
+def test_peft_virtual_tokens_are_the_same_in_ours(
+    name: str, keys: dict[str, Any], kind: str, toy_model: ToyModel, tmp_path: Path
+) -> None:
+    settings = PEFT_CONFIGS[name](task_type="CAUSAL_LM", num_virtual_tokens=7, **keys)
+    torch.manual_seed(0)
+    wrapped = peft.get_peft_model(toy_model(kind), settings).eval()
+    wrapped.save_pretrained(tmp_path / "theirs")
+    model = toy_model(kind)
+    assert _artifact.load(tmp_path / "theirs", model)[0] == name
+    found = logits(model, choice("methods", name).prefix_tokens(model))
+    same(found, logits(wrapped))
+    assert not torch.allclose(found, logits(toy_model(kind)), atol=1e-2)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ia3", peft.IA3Config), *PEFT_CONFIGS.items()])
+def test_peft_knows_every_key_we_write(
+    name: str, kind: type[Any], toy_model: ToyModel, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    attached(toy_model("llama"), name, tmp_path / "ours", **({} if name == "ia3" else {"init": "random"}))
+    written = json.loads((tmp_path / "ours" / "adapter_config.json").read_text())
+    read = peft.PeftConfig.from_pretrained(str(tmp_path / "ours"))
+    assert type(read) is kind
+    back = {key: sorted(value) if isinstance(value, set) else value for key, value in read.to_dict().items()}
+    assert {key: back[key] for key in written} == written
+    assert not recwarn.list

@@ -80,6 +80,9 @@ def save(
         state = method.state(model)
     state |= _state.head(method, model)
     _refuse_not_finite(state, f"{name}: not saved:", "lower learning_rate and train again")
+    if hasattr(method, "learned"):
+        state = method.learned(model)
+        _refuse_not_finite(state, f"{name}: not saved:", "lower learning_rate and train again")
     with atomic_folder(folder) as partial:
         if method.WHOLE:
             with _silence():

@@ -62,11 +62,16 @@ class VirtualTokens(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map `ids [...]` to `[..., hidden]`, in the type the base returns."""
-        rows = self.base.num_embeddings
-        real = ids < rows
-        embedded: Tensor = self.base(ids.where(real, 0))
-        virtual = functional.embedding((ids - rows).clamp(min=0), self.virtual)
-        return torch.where(real.unsqueeze(-1), embedded, virtual.to(embedded.dtype))
+        return look_up(self.base, self.virtual, ids)
+
+
+def look_up(base: nn.Embedding, virtual: Tensor, ids: Tensor) -> Tensor:
+    """The rows of `base` for its own ids and those of `virtual [tokens, hidden]` for the ids behind them."""
+    rows = base.num_embeddings
+    real = ids < rows
+    embedded: Tensor = base(ids.where(real, 0))
+    laid = functional.embedding((ids - rows).clamp(min=0), virtual)
+    return torch.where(real.unsqueeze(-1), embedded, laid.to(embedded.dtype))
 
 
 def resolve(config: Config, tokenizer: Any, instruction: str) -> Config:
@@ -84,7 +89,7 @@ def attach(model: nn.Module, config: Config) -> None:
     Raises Mistake when ``init: text`` has no tokens to start from (see `resolve`), or some the model does not have.
     """
     base = _embedding(model)
-    virtual = _start(base, config)
+    virtual = start(base, config)
     _attachment.claim(model, _NAME)
     _reader(model).set_input_embeddings(VirtualTokens(base, virtual))
 
@@ -166,28 +171,39 @@ def _layer(model: nn.Module) -> VirtualTokens:
     return layer
 
 
-def _start(base: nn.Embedding, config: Config) -> Tensor:
-    """The first vectors `[num_virtual_tokens, hidden]`, float32: rows of the embedding, or noise of the rows' size."""
+def start(base: nn.Embedding, config: Config) -> Tensor:
+    """The first vectors `[num_virtual_tokens, hidden]`, float32: rows of the embedding, or noise of the rows' size.
+
+    Raises Mistake when ``init: text`` has no tokens to start from (see `resolve`), or some the model does not have.
+    """
     count, rows = config.num_virtual_tokens, base.num_embeddings
     if config.init == "random":
-        sample = _look_up(base, torch.linspace(0, rows - 1, min(rows, _SAMPLED_ROWS)).long())
+        sample = _rows(base, torch.linspace(0, rows - 1, min(rows, _SAMPLED_ROWS)).long())
         return torch.randn(count, sample.shape[-1]).to(sample.device) * sample.std()
+    return _rows(base, starting_ids(config, rows))
+
+
+def starting_ids(config: Config, rows: int) -> Tensor:
+    """Ids `[num_virtual_tokens]` to start from: the text, repeated or cut to length, or common tokens drawn at random.
+
+    Raises Mistake when ``init: text`` has no tokens to start from, or some that are not among the model's `rows`.
+    """
+    count = config.num_virtual_tokens
     if config.init == "vocabulary":
         # Byte-pair vocabularies are ordered by how common a token is; the paper draws from the 5,000 most common.
-        return _look_up(base, torch.randint(0, min(rows, _COMMON_TOKENS), (count,)))
+        return torch.randint(0, min(rows, _COMMON_TOKENS), (count,))
     if not config.init_ids:
         raise Mistake(
-            "method: prompt_tuning with init: text has no text to start from; give method.init_text or a task with an "
+            "method: init: text has no text to start from; give method.init_text or a task with an "
             "instruction, or type --method.init vocabulary"
         )
     if not 0 <= min(config.init_ids) <= max(config.init_ids) < rows:
         got = f"{min(config.init_ids)} to {max(config.init_ids)}"
         raise Mistake(f"method.init_ids: got {got}; expected ids of this model's tokens, 0 to {rows - 1}")
-    repeated = torch.tensor(config.init_ids).repeat(-(-count // len(config.init_ids)))
-    return _look_up(base, repeated[:count])
+    return torch.tensor(config.init_ids).repeat(-(-count // len(config.init_ids)))[:count]
 
 
-def _look_up(base: nn.Embedding, ids: Tensor) -> Tensor:
+def _rows(base: nn.Embedding, ids: Tensor) -> Tensor:
     with torch.no_grad():
         found: Tensor = base(ids.to(base.weight.device)).float().clone()
     return found

@@ -14,6 +14,7 @@ from tunesmith.core.machine import PeakMemory
 from tunesmith.core.records import Score
 from tunesmith.core.rooms import choice
 from tunesmith.core.seed import derive, seed_everything
+from tunesmith.engine.begin import attach
 from tunesmith.engine.fit import Fit, Job, fit
 from tunesmith.evaluation.answers import Answerer, Answers, Prompting
 from tunesmith.evaluation.reader_answers import ReaderAnswerer
@@ -170,7 +171,7 @@ def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
 def attached(bench: Bench, method: Chosen) -> Iterator[tuple[int, ...]]:
     """Attach a method to the bench's model for a while; gives its virtual tokens. The base comes back bit for bit."""
     model = bench.model.loaded.model
-    method.module.attach(model, method.config)
+    attach(bench.model.prepared, method)
     try:
         yield _artifacts.prefix_of(method, bench.model)
     finally:

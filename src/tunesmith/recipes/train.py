@@ -11,6 +11,7 @@ from tunesmith.core.config import Chosen, Project
 from tunesmith.core.machine import PeakMemory, inspect
 from tunesmith.core.progress import say
 from tunesmith.core.seed import seed_everything
+from tunesmith.engine.begin import attach
 from tunesmith.engine.fit import Job, fit
 from tunesmith.evaluation.answers import Prompting
 from tunesmith.evaluation.report import write_run_report
@@ -41,7 +42,7 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
         encoded_validation = encode_validation(project, model, examples)
         method = resolved(project.method, project, model)
         seed_everything(project.seed)
-        method.module.attach(model.loaded.model, method.config)
+        attach(model.prepared, method)
         prefix = _artifacts.prefix_of(method, model)
         project = project.model_copy(update={"method": method})
         job = Job(
