@@ -71,7 +71,10 @@ class Case(NamedTuple):
     method: ModuleType
     config: Section
 
-    def attach(self, model: nn.Module, seed: int = 1) -> None:
+    def attach(self, model: Any, seed: int = 1) -> None:
+        types: Any = getattr(self.method, "MODEL_TYPES", None)
+        if types is not None and model.config.model_type not in types:
+            pytest.skip(f"{self.name} is not for {model.config.model_type}")
         torch.manual_seed(seed)
         self.method.attach(model, self.config)
 
@@ -364,6 +367,16 @@ def test_methods_do_not_stack(case: Case, make: Callable[..., Any]) -> None:
 def test_detaching_what_is_not_attached_is_a_bug(case: Case, make: Callable[..., Any]) -> None:
     with pytest.raises(RuntimeError, match=f"expected {case.name} to be attached"):
         case.method.detach(make("llama"))
+
+
+@pytest.mark.parametrize("name", [name for name in names("methods") if hasattr(choice("methods", name), "MODEL_TYPES")])
+def test_a_model_of_another_type_is_refused_and_left_as_it_was(case: Case, make: Callable[..., Any]) -> None:
+    model = make("llama")
+    model.config.model_type = "other"
+    tree = snapshot(model)[:2]
+    with pytest.raises(Mistake, match=r"type other.* expected one of .*llama"):
+        case.method.attach(model, case.config)
+    assert snapshot(model)[:2] == tree
 
 
 @pytest.mark.parametrize("name", [name for name in names("methods") if "target_modules" in keys_of(name)])

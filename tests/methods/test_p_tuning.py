@@ -23,7 +23,7 @@ def _config(kind: str, **keys: Any) -> Config:
 def test_training_begins_at_the_words(kind: str, toy_llama: Any) -> None:
     rows = toy_llama.get_input_embeddings().weight[[7, 8, 9, 7, 8]]
     p_tuning.attach(toy_llama, _config(kind))
-    assert torch.equal(p_tuning.learned(toy_llama)["prompt_embeddings"], rows)
+    assert torch.equal(p_tuning.written(toy_llama, Config())[1]["prompt_embeddings"], rows)
 
 
 def test_the_mlp_by_hand() -> None:
@@ -51,7 +51,7 @@ def test_the_artifact_holds_what_the_encoder_says_and_nothing_else(kind: str, to
     config = _config(kind, encoder_hidden_size=6)
     p_tuning.attach(toy_llama, config)
     toy_llama.get_input_embeddings().encoder.mlp[-1].reset_parameters()
-    spoken = p_tuning.learned(toy_llama)["prompt_embeddings"]
+    spoken = p_tuning.written(toy_llama, Config())[1]["prompt_embeddings"]
     _artifact.save(tmp_path / "artifact", toy_llama, "p_tuning", config, _artifact.Origin("toy"))
     written = load_file(tmp_path / "artifact" / "adapter_model.safetensors")
     assert written.keys() == {"prompt_embeddings"}

@@ -26,7 +26,7 @@ def test_the_table_is_laid_as_in_peft(toy_llama: Any) -> None:
     assert (told["token_dim"], told["num_attention_heads"], told["num_layers"]) == (16, 2, 2)
 
 
-@pytest.mark.parametrize("kind", sorted(prefix.FAMILIES))
+@pytest.mark.parametrize("kind", sorted(prefix.MODEL_TYPES))
 def test_attention_keeps_exactly_the_learned_keys_and_values(kind: str, toy_model: Callable[..., Any]) -> None:
     model = toy_model(kind)
     prefix.attach(model, Config(num_virtual_tokens=6, init="random"))
@@ -95,5 +95,5 @@ def test_peft_settings_that_are_not_understood_are_refused() -> None:
         prefix.from_peft(settings, {"prompt_embeddings"})
     with pytest.raises(Mistake, match="holds no prompt_embeddings"):
         prefix.from_peft(settings | {"num_transformer_submodules": 1}, {"other"})
-    with pytest.raises(Mistake, match="task_type: SEQ_2_SEQ_LM"):
-        prefix.from_peft({"num_virtual_tokens": 4, "task_type": "SEQ_2_SEQ_LM"}, {"prompt_embeddings"})
+    with pytest.raises(Mistake, match="modules_to_save"):
+        prefix.from_peft({"num_virtual_tokens": 4, "modules_to_save": ["score"]}, {"prompt_embeddings"})

@@ -28,7 +28,7 @@ and, where it applies,
   attaches a method for training calls it first (loading an artifact needs none of it);
 * `begin(model, config, read)`: a better start than `attach` alone can make, for a method that needs the model's own
   keys and values for a text: `read(ids)` gives them, `[tokens, layers, 2, kv width]` (see `engine.begin`);
-* `learned(model)`: the weights that an artifact holds, where they are not `state` itself: `restore` takes both;
+* `MODEL_TYPES`: the types of models (`model_type`) it can be laid on, where it is not any; `attach` raises Mistake;
 * `prefix_tokens(model)`: ids of virtual tokens, counted on from the embedding's rows, that stand before every sequence;
 * `SCHEDULE`: the `lr_scheduler_type` that belongs to it when nobody says another;
 * `resting(model, step, steps)`: its parameters that are left as they are at optimizer step `step` of `steps`;

@@ -74,15 +74,11 @@ def save(
     a finite number, or the disk is full or read-only.
     """
     method = choice("methods", name)
+    trained = state = method.state(model)
     if hasattr(method, "written"):
         config, state = method.written(model, config)
-    else:
-        state = method.state(model)
     state |= _state.head(method, model)
-    _refuse_not_finite(state, f"{name}: not saved:", "lower learning_rate and train again")
-    if hasattr(method, "learned"):
-        state = method.learned(model)
-        _refuse_not_finite(state, f"{name}: not saved:", "lower learning_rate and train again")
+    _refuse_not_finite({**trained, **state}, f"{name}: not saved:", "lower learning_rate and train again")
     with atomic_folder(folder) as partial:
         if method.WHOLE:
             with _silence():

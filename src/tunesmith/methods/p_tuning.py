@@ -18,6 +18,8 @@ from tunesmith.core.errors import Mistake
 from tunesmith.methods import _attachment, _peft_settings, prompt_tuning
 from tunesmith.methods.prompt_tuning import resolve as resolve
 
+FAMILY = "additive"
+GOOD_FOR = "where prompt_tuning is unsteady: as small in the end, easier to learn"
 LEARNING_RATE = 1e-3
 MERGEABLE = False
 MIXABLE = True
@@ -103,19 +105,19 @@ def attach(model: nn.Module, config: Config) -> None:
 
     Raises Mistake when ``init: text`` has no tokens to start from (see `resolve`), or some the model does not have.
     """
-    base = model.get_input_embeddings()  # type: ignore[operator]  # of transformers' models
+    base = prompt_tuning.reader(model).get_input_embeddings()
     base = base.base if isinstance(base, SpokenTokens) else base
     start = prompt_tuning.start(base, config)
     _attachment.claim(model, _NAME)
     # Made on the CPU, so that a seed means the same start on every device.
     encoder = Encoder(start.shape[1], config).to(start.device)
-    model.set_input_embeddings(SpokenTokens(base, start, encoder).train(base.training))  # type: ignore[operator]  # of transformers' models
+    prompt_tuning.reader(model).set_input_embeddings(SpokenTokens(base, start, encoder).train(base.training))
 
 
 def detach(model: nn.Module) -> None:
     """Take the virtual tokens away: the base's own embedding is back."""
     _attachment.expect(model, _NAME)
-    model.set_input_embeddings(_layer(model).base)  # type: ignore[operator]  # of transformers' models
+    prompt_tuning.reader(model).set_input_embeddings(_layer(model).base)
     _attachment.release(model, _NAME)
 
 
@@ -128,13 +130,13 @@ def state(model: nn.Module) -> dict[str, Tensor]:
     return {"start": layer.start.detach(), **weights}
 
 
-def learned(model: nn.Module) -> dict[str, Tensor]:
-    """What the artifact holds: the virtual tokens `[num_virtual_tokens, hidden]` under PEFT's ``prompt_embeddings``."""
-    return {_KEY: _layer(model).virtual.detach()}
+def written(model: nn.Module, config: Config) -> tuple[Config, dict[str, Tensor]]:
+    """What goes to disk: the virtual tokens `[num_virtual_tokens, hidden]` under PEFT's ``prompt_embeddings``."""
+    return config, {_KEY: _layer(model).virtual.detach()}
 
 
 def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put what `state` or `learned` gave back; after the latter there is no encoder any more.
+    """Put what `state` or `written` gave back; after the latter there is no encoder any more.
 
     Raises Mistake unless names and shapes fit exactly.
     """
@@ -189,6 +191,6 @@ _UNDERSTOOD = frozenset({
 
 def _layer(model: nn.Module) -> SpokenTokens:
     _attachment.expect(model, _NAME)
-    layer = model.get_input_embeddings()  # type: ignore[operator]  # of transformers' models
+    layer = prompt_tuning.reader(model).get_input_embeddings()
     assert isinstance(layer, SpokenTokens)
     return layer

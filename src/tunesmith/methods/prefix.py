@@ -20,13 +20,15 @@ from tunesmith.core.errors import Mistake
 from tunesmith.methods import _attachment, _peft_settings, _targets, prompt_tuning
 from tunesmith.methods.prompt_tuning import resolve as resolve
 
+FAMILY = "additive"
+GOOD_FOR = "generation with weights untouched: more say than prompt_tuning, megabytes a task"
 LEARNING_RATE = 1e-2
 MERGEABLE = False
 MIXABLE = True
 PEFT_TYPE: str | None = "PREFIX_TUNING"
 WHOLE = False
 
-FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "gpt2"})
+MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "gpt2"})
 """Kinds of models (`model_type`) whose attention was looked through: keys and values can be replaced exactly."""
 
 _NAME = "prefix"
@@ -235,11 +237,14 @@ def _heads(shape: Any) -> tuple[int, int]:
 def _refuse_inexact(shape: Any) -> None:
     """Raise Mistake for a model whose keys are not known to be replaced exactly."""
     rope = (getattr(shape, "rope_parameters", None) or {}).get("rope_type", "default")
-    got = shape.model_type if shape.model_type not in FAMILIES else f"{shape.model_type} with rope_type {rope}"
-    if shape.model_type not in FAMILIES or rope in ("dynamic", "longrope"):  # turns that change with the text's length
+    got = shape.model_type if shape.model_type not in MODEL_TYPES else f"{shape.model_type} with rope_type {rope}"
+    if shape.model_type not in MODEL_TYPES or rope in (
+        "dynamic",
+        "longrope",
+    ):  # turns that change with the text's length
         raise Mistake(
             f"method: prefix: got a model of type {got}, whose keys cannot be replaced exactly; "
-            f"expected one of {', '.join(sorted(FAMILIES))}; type --method.name prompt_tuning"
+            f"expected one of {', '.join(sorted(MODEL_TYPES))}; type --method.name prompt_tuning"
         )
 
 

@@ -91,13 +91,13 @@ def attach(model: nn.Module, config: Config) -> None:
     base = _embedding(model)
     virtual = start(base, config)
     _attachment.claim(model, _NAME)
-    _reader(model).set_input_embeddings(VirtualTokens(base, virtual))
+    reader(model).set_input_embeddings(VirtualTokens(base, virtual))
 
 
 def detach(model: nn.Module) -> None:
     """Take the virtual tokens away: the base's own embedding is back."""
     _attachment.expect(model, _NAME)
-    _reader(model).set_input_embeddings(_layer(model).base)
+    reader(model).set_input_embeddings(_layer(model).base)
     _attachment.release(model, _NAME)
 
 
@@ -152,21 +152,21 @@ _UNDERSTOOD = frozenset({
 
 
 def _embedding(model: nn.Module) -> nn.Embedding:
-    base = _reader(model).get_input_embeddings()
+    base = reader(model).get_input_embeddings()
     if isinstance(base, VirtualTokens):
         base = base.base
     assert isinstance(base, nn.Embedding), f"an input embedding of type {type(base).__name__}"
     return base
 
 
-def _reader(model: Any) -> Any:
+def reader(model: Any) -> Any:
     """The part of a model that reads its input: a text-to-text model's encoder, whose decoder has its own embedding."""
     return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
 def _layer(model: nn.Module) -> VirtualTokens:
     _attachment.expect(model, _NAME)
-    layer = _reader(model).get_input_embeddings()
+    layer = reader(model).get_input_embeddings()
     assert isinstance(layer, VirtualTokens)
     return layer
 
