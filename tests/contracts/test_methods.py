@@ -243,7 +243,8 @@ def test_at_no_strength_it_is_the_base_and_at_full_strength_itself(
     case.attach(model)
     disturb(model)
     learned = case.logits(model)
-    if not has_strength(case.method):
+    # PiSSA's B holds part of the base while it trains; its artifact is a plain LoRA, which has a strength.
+    if not has_strength(case.method) or getattr(case.config, "init", "") == "pissa":
         with pytest.raises(Mistake, match=f"scale: {case.name} is not a change added to the base's weights"):
             strengthened(case, model, 0.5)
         return
