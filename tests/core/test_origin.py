@@ -23,6 +23,7 @@ def test_every_key_has_its_line() -> None:
     assert tree == {"a": {"b": 1, "c": {"d": 2, "e": 3}}, "f": [{"g": 1}]}
     assert origin.lines == {
         ("a",): 2, ("a", "b"): 3, ("a", "c"): 4, ("a", "c", "d"): 4, ("a", "c", "e"): 5, ("f",): 6,
+            ("f", "0"): 6, ("f", "0", "g"): 6,
     }  # fmt: skip
     assert origin.repeated == []
     assert origin.of(("a", "c", "e")) == "a.yaml:5"

@@ -21,6 +21,7 @@ from tunesmith.core.complaints import Complaints, kinds, section_of
 from tunesmith.core.errors import Mistake
 from tunesmith.core.origin import Keys, Origin, beside, from_shell, read_yaml
 from tunesmith.core.rooms import choice, names
+from tunesmith.core.several import is_several, only
 
 ALIASES: dict[Keys, Keys] = {
     ("model_name_or_path",): ("model",),
@@ -245,12 +246,16 @@ _ROOMS: dict[str, str] = {
 def load_project(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Project:
     """Read a task file and lay `overrides` (dotted keys, as typed after ``--``) over it.
 
+    Of a file with several tasks ``task: NAME`` picks one, which then is a project as any other.
+
     Raises Mistake when the file is not there or not YAML, and Mistakes with every wrong key and value of the file,
     each with its line, when there are any.
     """
-    path = Path(path)
+    path, overrides = Path(path), dict(overrides or {})
     tree, origin = read_yaml(path)
-    return _beside(resolve(tree, origin, overrides), path.parent)
+    if is_several(tree):
+        tree, origin = only(tree, origin, overrides.pop("task", None))
+    return located(resolve(tree, origin, overrides), path.parent)
 
 
 def resolve(
@@ -390,7 +395,7 @@ def _put(tree: dict[str, Any], keys: Keys, value: Any) -> bool:
     return True
 
 
-def _beside(project: Project, folder: Path) -> Project:
+def located(project: Project, folder: Path) -> Project:
     """The project with its files and folders as they lie beside the task file; others stay as they are written."""
     data = {name: beside(getattr(project.data, name), folder) for name in _SOURCES}
     is_place = "/" in project.model or project.model.endswith(".gguf")  # a bare name is one of the catalogue

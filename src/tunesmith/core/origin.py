@@ -120,7 +120,12 @@ def _broken(path: Path, error: yaml.YAMLError) -> str:
 
 
 def _note_lines(node: Any, keys: Keys, lines: dict[Keys, int]) -> Iterator[Keys]:
-    """Fill `lines` from a composed YAML tree; yield the keys that occur twice."""
+    """Fill `lines` from a composed YAML tree; yield the keys that occur twice. Mappings in a list count from 0."""
+    if isinstance(node, yaml.SequenceNode):
+        for place, one in enumerate(node.value):
+            if isinstance(one, yaml.MappingNode):
+                lines[(*keys, str(place))] = one.start_mark.line + 1
+                yield from _note_lines(one, (*keys, str(place)), lines)
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[Keys] = set()
