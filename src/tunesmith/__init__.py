@@ -38,14 +38,18 @@ def init(folder: str | Path, data: str | Sequence[str], **keys: Any) -> dict[str
     return recipe(folder, data, **keys)
 
 
-def load(task: Task, **keys: Any) -> Project:
-    """The resolved task: a file, or a dictionary, with `keys` laid over it. Raises Mistakes, all at once."""
-    from tunesmith.core.config import load_project, resolve
+def load(task: Task, *, task_name: str | None = None, **keys: Any) -> Project:
+    """The resolved task: a file, or a dictionary, with `keys` laid over it; of several tasks the one so called.
 
-    overrides = {key.replace("__", "."): value for key, value in keys.items()}
-    if isinstance(task, Mapping):
-        return resolve(dict(task), overrides=overrides)
-    return load_project(task, overrides)
+    Raises Mistakes, all at once.
+    """
+    from tunesmith.core.config import load_project
+
+    return load_project(task, _overrides(keys) | ({} if task_name is None else {"task": task_name}))
+
+
+def _overrides(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("__", "."): value for key, value in keys.items()}
 
 
 def check(task: Task, **keys: Any) -> dict[str, Any]:
@@ -61,16 +65,24 @@ def climb(task: Task, *, minutes: float | None = None, memory_gb: float | None =
     environment.prepare()
     from tunesmith.recipes.climb import climb as recipe
 
-    budget = {"budget__minutes": minutes, "budget__memory_gb": memory_gb}
+    budget: dict[str, Any] = {"budget__minutes": minutes, "budget__memory_gb": memory_gb}
     return recipe(load(task, **keys, **{key: value for key, value in budget.items() if value is not None}))
 
 
 def train(task: Task, *, evaluate: bool = True, **keys: Any) -> dict[str, Any]:
-    """Train the task's method; see `recipes.train`."""
+    """Train the task's method, or several tasks together; see `recipes.train` and `recipes.mixture`."""
     environment.prepare()
-    from tunesmith.recipes.train import train as recipe
+    from tunesmith.core.config import Project
+    from tunesmith.core.mixture import load as load_any
 
-    return recipe(load(task, **keys), evaluate=evaluate)
+    asked = load_any(task, _overrides(keys))
+    if isinstance(asked, Project):
+        from tunesmith.recipes.train import train as recipe
+
+        return recipe(asked, evaluate=evaluate)
+    from tunesmith.recipes.mixture import mixture
+
+    return mixture(asked, evaluate=evaluate)
 
 
 def evaluate(
@@ -81,13 +93,22 @@ def evaluate(
     how: Literal["random", "balanced", "similar"] = "balanced",
     calibrate: Literal["none", "contextual", "batch"] = "none",
     limit: int | None = None,
+    task_name: str | None = None,
     **keys: Any,
 ) -> dict[str, Any]:
     """Measure a prompt (``shots=4``) or an artifact on a split; see `recipes.evaluate`."""
     environment.prepare()
     from tunesmith.recipes.evaluate import evaluate as recipe
 
-    return recipe(load(task, **keys), artifact=artifact, split=split, how=how, calibrate=calibrate, limit=limit)
+    return recipe(
+        load(task, task_name=task_name, **keys),
+        artifact=artifact,
+        split=split,
+        how=how,
+        calibrate=calibrate,
+        limit=limit,
+        task_name=task_name,
+    )
 
 
 def scale(
@@ -113,12 +134,16 @@ def speaker(
     *,
     model: str | None = None,
     task: Task | None = None,
+    task_name: str | None = None,
     precision: Precision | None = None,
     **keys: Any,
 ) -> Speaker:
-    """An artifact, a plain model or a task's untuned one to be asked; see `recipes.generate`."""
+    """An artifact, a plain model or a task's untuned one to be asked; see `recipes.generate`.
+
+    `task_name` is for an artifact of several tasks.
+    """
     environment.prepare()
     from tunesmith.recipes.generate import speaker as recipe
 
     project = load(task, **keys) if task is not None else None
-    return recipe(artifact=artifact, model=model, project=project, precision=precision)
+    return recipe(artifact=artifact, model=model, project=project, task_name=task_name, precision=precision)

@@ -15,6 +15,7 @@ from tunesmith.core import progress
 def command(
     artifact: Annotated[str | None, typer.Option(help="A run's folder, or an adapter's.")] = None,
     model: Annotated[str | None, typer.Option(help="A plain model instead of an artifact.")] = None,
+    task: Annotated[str | None, typer.Option(help="Which task, of an artifact that has several.")] = None,
     system: Annotated[
         str,
         typer.Option(help="What the model is told first; default: its task's system prompt."),
@@ -34,7 +35,7 @@ def command(
     from tunesmith.core.records import Message
     from tunesmith.recipes.generate import speaker
 
-    speaking = speaker(artifact=artifact, model=model, precision=precision)
+    speaking = speaker(artifact=artifact, model=model, task_name=task, precision=precision)
     turns = [Message("system", system)] if system else []
     progress.say("an empty line or ctrl-D ends the conversation")
     heard: list[dict[str, str]] = []

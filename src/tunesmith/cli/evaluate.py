@@ -50,6 +50,7 @@ def command(
 
         tunesmith evaluate task.yaml --shots 4 --how similar
         tunesmith evaluate task.yaml --artifact runs/movie-reviews
+        tunesmith evaluate tasks.yaml --task tweets --artifact runs/several
     """
     from tunesmith.core.config import load_project
 
@@ -58,7 +59,13 @@ def command(
     from tunesmith.recipes.evaluate import evaluate
 
     result = evaluate(
-        project, artifact=artifact, split=split.value, how=how.value, calibrate=calibrate.value, limit=limit
+        project,
+        artifact=artifact,
+        split=split.value,
+        how=how.value,
+        calibrate=calibrate.value,
+        limit=limit,
+        task_name=overrides.get("task"),
     )
 
     def for_people() -> None:

@@ -18,6 +18,7 @@ def command(
     texts: Texts = None,
     artifact: Annotated[str | None, typer.Option(help="A run's folder, or an adapter's.")] = None,
     model: Annotated[str | None, typer.Option(help="A plain model instead of an artifact.")] = None,
+    task: Annotated[str | None, typer.Option(help="Which task, of an artifact that has several.")] = None,
     config: Annotated[Path | None, typer.Option(help="A task file, where the artifact does not say its task.")] = None,
     precision: Precision = None,
 ) -> None:
@@ -26,6 +27,7 @@ def command(
     Example:
 
         tunesmith generate --artifact runs/movie-reviews "A film to remember."
+        tunesmith generate --artifact runs/several --task tweets "what a day"
         cat reviews.txt | tunesmith generate --artifact runs/movie-reviews --json
     """
     from tunesmith.core.config import load_project
@@ -42,7 +44,8 @@ def command(
 
     from tunesmith.recipes.generate import speaker
 
-    answers = speaker(artifact=artifact, model=model, project=project, precision=precision).answer(lines)
+    speaking = speaker(artifact=artifact, model=model, project=project, task_name=task, precision=precision)
+    answers = speaking.answer(lines)
 
     def for_people() -> None:
         for answer in answers:

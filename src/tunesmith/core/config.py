@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from tunesmith.core.complaints import Complaints, kinds, section_of
 from tunesmith.core.errors import Mistake
-from tunesmith.core.origin import Keys, Origin, beside, from_shell, read_yaml
+from tunesmith.core.origin import Keys, Origin, beside, from_shell, read_task
 from tunesmith.core.rooms import choice, names
 from tunesmith.core.several import is_several, only
 
@@ -243,19 +243,19 @@ _ROOMS: dict[str, str] = {
 }
 
 
-def load_project(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Project:
-    """Read a task file and lay `overrides` (dotted keys, as typed after ``--``) over it.
+def load_project(file: Path | str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Project:
+    """Read a task file, or its keys, and lay `overrides` over it: dotted keys, as typed after ``--``.
 
     Of a file with several tasks ``task: NAME`` picks one, which then is a project as any other.
 
     Raises Mistake when the file is not there or not YAML, and Mistakes with every wrong key and value of the file,
     each with its line, when there are any.
     """
-    path, overrides = Path(path), dict(overrides or {})
-    tree, origin = read_yaml(path)
+    tree, origin, folder = read_task(file)
+    overrides = dict(overrides or {})
     if is_several(tree):
         tree, origin = only(tree, origin, overrides.pop("task", None))
-    return located(resolve(tree, origin, overrides), path.parent)
+    return located(resolve(tree, origin, overrides), folder)
 
 
 def resolve(

@@ -11,10 +11,10 @@ import yaml
 from pydantic import Field, ValidationError
 
 from tunesmith.core.complaints import Complaints
-from tunesmith.core.config import Project, Section, located, resolve
+from tunesmith.core.config import Project, Section, load_project, located, resolve
 from tunesmith.core.errors import Mistakes
-from tunesmith.core.origin import Origin, from_shell, read_yaml
-from tunesmith.core.several import MIXING, is_several, only, parts
+from tunesmith.core.origin import Origin, from_shell, read_task
+from tunesmith.core.several import MIXING, is_several, parts
 
 
 class Mixing(Section):
@@ -61,16 +61,10 @@ def load(file: Path | str | Mapping[str, Any], overrides: Mapping[str, Any] | No
 
     Overrides of `task` and `data` below their names (``data.max_rows``) go to every task. Raises Mistakes.
     """
-    folder, overrides = Path(), dict(overrides or {})
-    if isinstance(file, Mapping):
-        tree, origin = dict(file), Origin("task")
-    else:
-        (tree, origin), folder = read_yaml(Path(file)), Path(file).parent
-    if not is_several(tree):
-        return located(resolve(tree, origin, overrides), folder)
-    if "task" in overrides:
-        tree, origin = only(tree, origin, overrides.pop("task"))
-        return located(resolve(tree, origin, overrides), folder)
+    tree, origin, folder = read_task(file)
+    overrides = dict(overrides or {})
+    if not is_several(tree) or "task" in overrides:
+        return load_project(file, overrides)
     typed = {key: overrides.pop(key) for key in MIXING if key in overrides}
     mixing, tasks, complaints = Mixing(), dict[str, Project](), dict[str, None]()
     for name, (own, where) in parts(tree, origin).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,13 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Origin]:
     origin = Origin(str(path))
     origin.repeated = list(_note_lines(node, (), origin.lines))
     return tree, origin
+
+
+def read_task(file: Path | str | Mapping[str, Any]) -> tuple[dict[str, Any], Origin, Path]:
+    """The keys of a task file, where they stand, and the folder it lies in; or keys that are no file's as they are."""
+    if isinstance(file, Mapping):
+        return dict(file), Origin("task"), Path()
+    return *read_yaml(Path(file)), Path(file).parent
 
 
 def beside(spec: Any, folder: Path) -> Any:

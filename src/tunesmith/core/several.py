@@ -29,9 +29,7 @@ def parts(tree: Mapping[str, Any], origin: Origin) -> Parts:
     """
     given, complaints = tree["tasks"], list[str]()
     if not isinstance(given, list) or not given or not all(isinstance(one, Mapping) for one in given):
-        raise Mistake(
-            f"{origin.of(('tasks',))}: tasks: got {given!r:.40}; expected a list, each with name, task and data"
-        )
+        raise Mistake(f"{origin.of(('tasks',))}: tasks: got {given!r:.40}; expected a list of name, task and data")
     complaints += [
         f"{origin.of((key,))}: {key}: stands beside `tasks:`; expected it with each of them; move it there"
         for key in ("task", "data")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.files import atomic_write
 from tunesmith.evaluation import amounts
 from tunesmith.evaluation.amounts import words
-from tunesmith.evaluation.views import climb_view, is_finished, run_view, scale_view
+from tunesmith.evaluation.views import climb_view, is_finished, mixture_view, run_view, scale_view
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,6 +47,14 @@ def write_run_report(folder: Path, result: Mapping[str, Any]) -> Path:
     `receipt`, `metrics`, `verdict` and `command` beside them. Raises Mistake when the folder cannot be written.
     """
     return _write(folder, "run.html.j2", run_view(result))
+
+
+def write_mixture_report(folder: Path, result: Mapping[str, Any]) -> Path:
+    """Write `report.html` into `folder` for several tasks trained together: each task's metrics, share and outputs.
+
+    `result` is what `recipes.mixture` returns. Raises Mistake when the folder cannot be written.
+    """
+    return _write(folder, "mixture.html.j2", mixture_view(result))
 
 
 def write_scale_report(folder: Path, scale: Mapping[str, Any]) -> Path:

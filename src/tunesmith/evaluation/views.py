@@ -80,6 +80,32 @@ def run_view(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def mixture_view(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything the page of a mixture shows; a task's own metric comes first among its metrics."""
+    tasks = [_rung(task) for task in result.get("tasks", ())]
+    for task in tasks:
+        own = [(words(task["metric"]), _measurement(task))] if task["finished"] else []
+        task["measured"] = [*own, *_metrics(task, besides=task["metric"])]
+        task["examples"] = _side_by_side([task])
+    trained = [_rung(rung) for rung in result.get("trained", ())]
+    for rung in trained:
+        rung["account"] = facts(rung.get("receipt") or {})
+    sort = "one adapter for" if len(trained) == 1 else "an adapter for each of"
+    return {
+        "name": result.get("name") or "mixture",
+        "verdict": f"{str(result.get('method')).capitalize()}: {sort} {len(tasks)} tasks",
+        "model": result.get("model"),
+        "command": result.get("command"),
+        "tasks": tasks,
+        "trained": trained,
+        "figures": [
+            _measured_figure(f"{task['name']}: {words(task['metric'])}", task) for task in tasks if task["finished"]
+        ],
+        "cautions": [(task["name"], task["caution"]) for task in tasks if task["caution"]],
+        "facts": _how_it_was_made({key: value for key, value in result.items() if key != "tasks"}),
+    }
+
+
 def scale_view(scale: Mapping[str, Any]) -> dict[str, Any]:
     """Everything the page of an artifact's strengths shows: each is a rung whose name is its factor."""
     strengths = [_rung({**one, "name": f"× {one['factor']:g}"}) for one in scale["factors"]]

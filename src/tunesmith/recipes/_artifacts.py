@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from tunesmith.core.config import Chosen, Precision, Project, choose
-from tunesmith.core.errors import Mistake
+from tunesmith.core.errors import Mistake, nearest
 from tunesmith.core.files import atomic_folder, atomic_write
 from tunesmith.core.records import Chat, Labelled, Message, as_dict
 from tunesmith.core.rooms import choice
@@ -23,12 +23,24 @@ _PROMPTING = "prompting.json"
 _WEIGHTS = ("tunesmith.json", "adapter_config.json")
 
 
-def save(folder: Path, model: Model, task: Chosen, prompting: Prompting, method: Chosen | None = None) -> int:
-    """Write an artifact whole or not at all; returns its bytes. `method` is what is attached, None: only a prompt."""
+def save(
+    folder: Path,
+    model: Model,
+    task: Chosen | Mapping[str, Chosen],
+    prompting: Prompting,
+    method: Chosen | None = None,
+) -> int:
+    """Write an artifact whole or not at all; returns its bytes. `method` is what is attached, None: only a prompt.
+
+    `task` may be several, by their names, for one of which it is opened each time.
+    """
     from tunesmith.methods import _artifact
 
-    origin = model.origin(task)
+    several = {} if isinstance(task, Chosen) else {name: one.as_dict() for name, one in task.items()}
+    one = task if isinstance(task, Chosen) else next(iter(task.values()))
+    origin = replace(model.origin(one), task={}) if several else model.origin(one)
     told = {
+        **({"tasks": several} if several else {}),
         "origin": asdict(origin),
         "shots": [as_dict(shot) for shot in prompting.shots],
         "similar": prompting.similar,
@@ -48,9 +60,14 @@ def save(folder: Path, model: Model, task: Chosen, prompting: Prompting, method:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def find(place: str | Path) -> Path:
-    """The artifact's folder: `place` itself, or `artifact` inside a run's folder. Raises Mistake when there is none."""
+def find(place: str | Path, task: str | None = None) -> Path:
+    """The artifact's folder: `place` itself, or `artifact` inside a run's folder.
+
+    Where a run made an adapter for each of several tasks, `task` says for which. Raises Mistake when there is none.
+    """
     place = Path(place)
+    if each := sorted(folder.name for folder in (place / "tasks").glob("*")):
+        place = place / "tasks" / _one_of(each, task, place)
     for folder in (place, place / "artifact"):
         if any((folder / name).is_file() for name in (_PROMPTING, "tunesmith.json", "adapter_config.json")):
             return folder
@@ -62,7 +79,7 @@ AnyAnswerer = Answerer | ReaderAnswerer
 
 
 def open_artifact(
-    folder: Path, project: Project | None = None, precision: Precision = "auto"
+    folder: Path, project: Project | None = None, precision: Precision = "auto", task: str | None = None
 ) -> tuple[Model, AnyAnswerer, Prompting]:
     """Load the base an artifact was made for, lay the artifact on it, and give what answers with it.
 
@@ -73,12 +90,17 @@ def open_artifact(
     base = project.model if project is not None else origin["base"]
     if not base:
         raise Mistake(f"{folder}: does not say which model it belongs to; give a task file with `model:`")
-    model = open_model(base, precision, _task(origin, project))
-    return model, *lay_on(model, folder, project)
+    model = open_model(base, precision, _task(folder, origin, project, task))
+    return model, *lay_on(model, folder, project, task)
 
 
-def lay_on(model: Model, folder: Path, project: Project | None = None) -> tuple[AnyAnswerer, Prompting]:
-    """Lay an artifact on a model that is loaded. The task is the artifact's own, or else the project's."""
+def lay_on(
+    model: Model, folder: Path, project: Project | None = None, task: str | None = None
+) -> tuple[AnyAnswerer, Prompting]:
+    """Lay an artifact on a model that is loaded. The task is the artifact's own, or else the project's.
+
+    Of an artifact with several tasks `task` is the name of the one that is meant.
+    """
     from tunesmith.methods import _artifact
 
     told = _told(folder)
@@ -88,10 +110,10 @@ def lay_on(model: Model, folder: Path, project: Project | None = None) -> tuple[
     if any((folder / name).is_file() for name in _WEIGHTS):
         method, config = _artifact.load(folder, model.loaded.model, model.loaded.identity)
         prefix = prefix_of(Chosen("methods", method, config), model)
-    task = _task(origin, project)
-    shots = tuple(_shot(task, shot) for shot in told.get("shots", ()))
+    chosen = _task(folder, origin, project, task)
+    shots = tuple(_shot(chosen, shot) for shot in told.get("shots", ()))
     prompting = Prompting(shots, told.get("similar", 0), tuple(told.get("offsets", ())), prefix)
-    return model.answerer(task), prompting
+    return model.answerer(chosen), prompting
 
 
 @contextmanager
@@ -106,11 +128,22 @@ def laid_on(model: Model, folder: Path, project: Project) -> Iterator[tuple[AnyA
             choice("methods", there.method).detach(model.loaded.model)
 
 
-def _task(origin: Mapping[str, Any], project: Project | None) -> Chosen:
-    """What an artifact was made for, or else what the project says; text written freely where neither does."""
+def _task(folder: Path, origin: Mapping[str, Any], project: Project | None, name: str | None) -> Chosen:
+    """What an artifact is asked for: its own task, one of its own, what the project says, or text written freely."""
     if origin["task"]:
         return choose("tasks", **origin["task"])
+    if several := _told(folder).get("tasks") if project is None else None:
+        return choose("tasks", **several[_one_of(several, name, folder)])
     return labelled(project).task if project is not None else choose("tasks", "generation")
+
+
+def _one_of(names: Collection[str], name: str | None, place: Path) -> str:
+    """The name, which must be one of them. Raises Mistake."""
+    if name in names:
+        return str(name)
+    got = f"got --task {name}" if name else "holds several tasks"
+    hint = nearest(name, names) if name else f"type --task {next(iter(names))}"
+    raise Mistake(f"{place}: {got}; expected one of {', '.join(names)}; {hint}")
 
 
 def _told(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from tunesmith.core.config import Project
 from tunesmith.core.errors import Mistake
 from tunesmith.core.files import atomic_write, lock
+from tunesmith.core.mixture import Mixture
 from tunesmith.metrics._measure import Measurement
 from tunesmith.models.identity import identity
 from tunesmith.models.source import fetch
@@ -23,7 +24,7 @@ from tunesmith.store.store import Store
 
 _KEY = "key.json"
 _REMEDY = "choose another --output_dir"
-_LEFT = ("artifact", "checkpoints", "rungs")
+_LEFT = ("artifact", "checkpoints", "rungs", "tasks")
 _MAY_CHANGE = {"model", "data", "rungs", "budget", "target", "shots", "output_dir"}
 """Keys of a task file under which a run may be gone on with: model and data count by their content."""
 
@@ -54,7 +55,7 @@ class Record:
 
 
 @contextmanager
-def recorded(project: Project, kind: str, folder: Path, examples: Examples) -> Iterator[Record]:
+def recorded(project: Project | Mixture, kind: str, folder: Path, examples: Examples) -> Iterator[Record]:
     """Keep a run in the store while the block makes it; the folder is this process's alone meanwhile.
 
     Writes `config.yaml`, from which the run can be repeated. Raises Mistake when another process is at the same folder,
@@ -66,9 +67,7 @@ def recorded(project: Project, kind: str, folder: Path, examples: Examples) -> I
         atomic_write(folder / _KEY, json.dumps(key, ensure_ascii=False, indent=1) + "\n", remedy=_REMEDY)
         atomic_write(folder / "config.yaml", project.to_yaml(), remedy=_REMEDY)
         store = open_store()
-        store.record_data_version(
-            examples.version, sum(examples.counts().values()), project.data.model_dump(mode="json")
-        )
+        store.record_data_version(examples.version, sum(examples.counts().values()), _sources(project))
         run = store.start_run(
             _name(store, folder), kind, project.as_dict(), examples.version, folder, if_there="resume"
         )
@@ -89,6 +88,12 @@ def recorded(project: Project, kind: str, folder: Path, examples: Examples) -> I
         end("finished")
 
 
+def _sources(project: Project | Mixture) -> dict[str, Any]:
+    """Where the data came from, as the task file says it."""
+    told = project.as_dict()
+    return dict(told["data"]) if "data" in told else {one["name"]: one["data"] for one in told["tasks"]}
+
+
 def _name(store: Store, folder: Path) -> str:
     """The folder's name, or as much more of its path as tells it from runs that lie elsewhere."""
     known = {run.name: Path(run.folder).absolute() for run in store.runs()}
@@ -97,10 +102,10 @@ def _name(store: Store, folder: Path) -> str:
     return next(name for name in names if known.get(name, folder.absolute()) == folder.absolute())
 
 
-def _key(project: Project, kind: str, examples: Examples) -> dict[str, Any]:
+def _key(project: Project | Mixture, kind: str, examples: Examples) -> dict[str, Any]:
     """What makes a run this one: under any other of these its parts cannot be compared or gone on with."""
     settings = {key: value for key, value in project.as_dict().items() if key not in _MAY_CHANGE}
-    content = {"model": identity(fetch(project.model)), "data": [examples.version, examples.counts()]}
+    content = {"model": identity(fetch(project.as_dict()["model"])), "data": [examples.version, examples.counts()]}
     key = {"kind of run": kind, **content, **settings}
     return dict(json.loads(json.dumps(key)))
 

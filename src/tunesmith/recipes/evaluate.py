@@ -26,17 +26,19 @@ def evaluate(
     how: Literal["random", "balanced", "similar"] = "balanced",
     calibrate: Literal["none", "contextual", "batch"] = "none",
     limit: int | None = None,
+    task_name: str | None = None,
 ) -> dict[str, Any]:
     """Answer a split's rows with `project.shots` examples in the prompt, or with an artifact, and measure.
 
     Returns the metrics with their intervals and n, seconds and tokens a query, and example outputs. `limit` uses the
-    first so many rows only. Raises Mistake for a split without rows, and for shots given beside an artifact.
+    first so many rows only; `task_name` is that of `project` in a mixture. Raises Mistake for a split without rows,
+    and for shots given beside an artifact.
     """
     if artifact is not None and project.shots:
         raise Mistake(
             "evaluate: got --shots and --artifact; expected one of them: an artifact brings its own way of asking"
         )
-    place = _artifacts.find(artifact) if artifact is not None else None
+    place = _artifacts.find(artifact, task_name) if artifact is not None else None
     project, examples = read_examples(project)
     rows = getattr(examples, split)[:limit]
     need(rows, split)

@@ -63,17 +63,20 @@ def speaker(
     artifact: str | Path | None = None,
     model: str | None = None,
     project: Project | None = None,
+    task_name: str | None = None,
     precision: Precision | None = None,
 ) -> Speaker:
     """Open an artifact (a run's folder, or an adapter), or a plain model, to be talked to.
 
-    `precision` is the project's where none is given, else ``auto``.
+    `task_name` says which of several tasks an artifact of a mixture is asked for. `precision` is the project's where
+    none is given, else ``auto``.
 
     Raises Mistake when there is no artifact, or it does not fit its base.
     """
     precision = precision or (project.precision if project else "auto")
     if artifact is not None:
-        _, answerer, prompting = _artifacts.open_artifact(_artifacts.find(artifact), project, precision)
+        place = _artifacts.find(artifact, task_name)
+        _, answerer, prompting = _artifacts.open_artifact(place, project, precision, task_name)
         return Speaker(answerer, prompting)
     opened = open_model(model or (project.model if project else "smollm2-135m-instruct"), precision)
     task = labelled(project).task if project else choose("tasks", "generation")
