@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/forgetting.py [--steps 60] [--only classification] [--json]
 
 Each run has a process of its own and takes the same steps at the same learning rate, so only the remedy differs.
-Results are kept in build/forgetting and written as a table into docs/forgetting.md. `ours` is the mean KL from the base with
-`forgetting: {kl: 0.3}`, `peer` without, both over tasks and methods; `ratio` above 1 says how much less is forgotten.
+Results are kept in build/forgetting and written as a table into docs/forgetting.md. `ours` is the mean KL from the base
+with `forgetting: {kl: 0.3}`, `peer` without, over tasks and methods; `ratio` above 1: so much less is forgotten.
 """
 
 from __future__ import annotations
