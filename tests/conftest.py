@@ -166,7 +166,7 @@ def toy_encoder_folder(
 def toy_model(toy_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
     """Make a random model of a kind: ``toy_model("gemma2", num_hidden_layers=1, seed=3)``.
 
-    Kinds: llama, mistral, qwen2, qwen3, gemma2, phi3, gpt2, and the text-to-text t5 and flan (gated, untied). float32,
+    Kinds: llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, phi, phi3, gpt2, and the text-to-text t5 and flan (gated, untied). float32,
     evaluation mode, two layers of width 32, weights wide enough (0.2) that logits differ by whole nats and a wrong mask
     or position shows. More keys go to the config.
     """
@@ -199,8 +199,8 @@ def toy_model(toy_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
                 | keys
             )
         else:
-            classes = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma2": "Gemma2"}
-            config = getattr(transformers, f"{(classes | {'phi3': 'Phi3', 'mixtral': 'Mixtral'})[kind]}Config")(
+            name = "Gemma3Text" if kind == "gemma3" else kind.capitalize()
+            config = getattr(transformers, f"{name}Config")(
                 **{**common, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
                 | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512}
                 | keys

@@ -25,6 +25,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "qwen3": {},
     "gemma2": {"sliding_window": 8, "attn_logit_softcapping": 2.0, "query_pre_attn_scalar": 8},
+    "gemma": {},
+    "gemma3": {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "query_pre_attn_scalar": 8},
+    "phi": {},
     "phi3": {},
     "gpt2": {},
 }
