@@ -166,9 +166,9 @@ def toy_encoder_folder(
 def toy_model(toy_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
     """Make a random model of a kind: ``toy_model("gemma2", num_hidden_layers=1, seed=3)``.
 
-    Kinds: llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, phi, phi3, gpt2, and the text-to-text t5 and flan (gated, untied). float32,
-    evaluation mode, two layers of width 32, weights wide enough (0.2) that logits differ by whole nats and a wrong mask
-    or position shows. More keys go to the config.
+    Kinds: llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, phi, phi3, gpt2, and the text-to-text t5 and flan
+    (gated, untied). float32, evaluation mode, two layers of width 32, weights wide enough (0.2) that logits differ by
+    whole nats and a wrong mask or position shows. More keys go to the config.
     """
     import torch
     import transformers

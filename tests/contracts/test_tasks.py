@@ -11,11 +11,11 @@ from types import ModuleType
 import pytest
 
 from tunesmith.core.config import Section
-from tunesmith.core.records import Chat, Labelled, Message
+from tunesmith.core.records import Chat, Labelled, Message, Text
 from tunesmith.core.rooms import choice, names, summary
 from tunesmith.metrics._measure import counted, measure
 
-Rows = tuple[Labelled, ...] | tuple[Chat, ...]
+Rows = tuple[Labelled, ...] | tuple[Chat, ...] | tuple[Text, ...]
 
 PERSON, PLACE, FILM = LABELS = ["a person of some renown", "a place that one can visit", "a film to see this week"]
 ROWS = (
@@ -47,6 +47,7 @@ CHATS = tuple(
     )
     for row, answer in zip(ROWS, ("Because it is so.", "For no reason at all."), strict=True)
 )
+TEXTS = (Text("It rained in Rome all night, and the streets were wet."), Text("Jane saw Paris in May. It was green."))
 
 
 @pytest.fixture(params=names("tasks"))
@@ -69,12 +70,12 @@ def config(task: ModuleType) -> Section:
 
 @pytest.fixture
 def rows(task: ModuleType) -> Rows:
-    return {Labelled: ROWS, Chat: CHATS}[task.RECORD]
+    return {Labelled: ROWS, Chat: CHATS, Text: TEXTS}[task.RECORD]
 
 
 def test_says_what_it_is(name: str, task: ModuleType) -> None:
     assert summary("tasks", name)
-    assert {"instruction", "system"} & set(task.Config.model_fields)
+    assert task.RECORD is Text or {"instruction", "system"} & set(task.Config.model_fields)
     assert "max_new_tokens" in task.Config.model_fields
     assert all(field.description for field in task.Config.model_fields.values())
     besides = {"system"} if task.RECORD is Chat else set()  # a column that becomes a turn
@@ -101,6 +102,8 @@ def test_prompt_ends_with_the_user_and_the_answer_follows_it(task: ModuleType, c
 
 
 def test_the_instruction_comes_first_and_is_the_same_in_every_row(task: ModuleType, rows: Rows) -> None:
+    if task.RECORD is Text:
+        pytest.skip("of a document nothing is asked")
     keys = {"labels": LABELS} if "labels" in task.Config.model_fields else {}
     config = task.Config(instruction="Do as the others did.", **keys)
     for row in rows:
@@ -139,7 +142,7 @@ def test_every_candidate_is_right_where_it_is_wanted(task: ModuleType, config: S
 
 
 def test_a_prompt_needs_no_answer(task: ModuleType, config: Section) -> None:
-    bare = Chat((Message("user", "Hello."),)) if task.RECORD is Chat else Labelled("Hello .")
+    bare = {Chat: Chat((Message("user", "Hello."),)), Text: Text("Hello .")}.get(task.RECORD, Labelled("Hello ."))
     assert "Hello" in task.prompt(bare, config)[-1].content
 
 

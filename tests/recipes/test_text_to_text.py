@@ -67,7 +67,7 @@ def test_a_text_is_generated_and_a_conversation_goes_on(task: ToyTask) -> None:
 
 def test_the_source_is_closed_and_the_answer_too(t5_folder: Path) -> None:
     loaded = load(str(t5_folder))
-    template = Template(loaded.tokenizer, text_to_text=True)
+    template = Template(loaded.tokenizer, form="text_to_text")
     talk = (Message("system", "Be kind."), Message("user", "Who?"))
     whole = template.conversation((*talk, Message("assistant", "You.")))
     assert loaded.tokenizer.decode(whole.ids) == "Be kind.\n\nWho?<|im_end|>You.<|im_end|>"

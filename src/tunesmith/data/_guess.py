@@ -115,13 +115,17 @@ def guess(path: Spec | Source) -> Guess:
         raise Mistake(f"{place}: got pairs of chosen and rejected answers; expected one answer a row")
     table = _Table(carrier, rows, tuple(dict.fromkeys(name for row in rows[:200] for name in row)))
     looks: tuple[Callable[[_Table], Guess | None], ...] = (
-        _tagged, _conversation, _parallel, _labelled, _asked, _summarised, _translated, _instructed, _written,
+        _running, _tagged, _conversation, _parallel, _labelled, _asked, _summarised, _translated, _instructed, _written,
     )  # fmt: skip
     for look in looks:
         if found := look(table):
             return found
     columns = ", ".join(table.columns)
     raise Mistake(f"{place}: got the columns {columns}; expected texts and what is wanted for each; add a column")
+
+
+def _running(table: _Table) -> Guess | None:
+    return Guess("txt", "language_modelling", "it is running text, without columns") if table.format == "txt" else None
 
 
 def _tagged(table: _Table) -> Guess | None:

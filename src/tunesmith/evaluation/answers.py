@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.config import Chosen
 from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import track
-from tunesmith.core.records import Message, Score
+from tunesmith.core.records import Message, Score, Text
 from tunesmith.core.rooms import choice
+from tunesmith.evaluation.documents import document_scores
 from tunesmith.metrics._measure import Measurement, counted, measure
 from tunesmith.models.load import context_length
 from tunesmith.prompts.budget import shortened
@@ -67,11 +68,15 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Answerer:
-    """A prepared model, its template and a task: everything that answering rows needs."""
+    """A prepared model, its template and a task: everything that answering rows needs.
+
+    `objective` matters where documents are read and it hides a part of them.
+    """
 
     prepared: Prepared
     template: Template
     task: Chosen
+    objective: Chosen | None = None
 
     @property
     def by_likelihood(self) -> bool:
@@ -120,7 +125,18 @@ class Answerer:
         expected = [name for name in names if choice("metrics", name).READS == "likelihood"]
         hear = on_rows if self.by_likelihood else lambda n: None
         likely = self.likelihoods(records, prompting, hear) if expected else ()
-        return {name: likely if name in expected else judged for name in names}
+        found = {name: likely if name in expected else judged for name in names}
+        if "bits_per_byte" in found:
+            found["bits_per_byte"] = self._by_bytes(likely, records)
+        return found
+
+    def _by_bytes(self, likely: Sequence[Score], records: Sequence[Any]) -> tuple[Score, ...]:
+        """The same, shared by the bytes of the documents; none where only a part of each document is predicted."""
+        if self.prepared.kind != "decoder":
+            return ()
+        return tuple(
+            replace(one, weight=float(len(record.text.encode()))) for one, record in zip(likely, records, strict=True)
+        )
 
     def prompts(self, records: Sequence[Any], prompting: Prompting) -> list[tuple[Message, ...]]:
         """The messages of every row: worked examples as earlier turns, then the question.
@@ -171,7 +187,11 @@ class Answerer:
 
     def told(self, records: Sequence[Any], prompting: Prompting = Prompting()) -> list[dict[str, Any]]:
         """The output for each record, and where labels are chosen from the probability of each."""
-        prompts = self.prompts(records, prompting)
+        prompts: list[tuple[Message, ...]]
+        if self.task.module.RECORD is Text:
+            prompts = [(Message("user", record.text),) for record in records]  # all of it is gone on with
+        else:
+            prompts = self.prompts(records, prompting)
         labels = self.task.module.candidates(self.task.config)
         if not labels:
             return [{"output": output} for output in self.write(prompts, prompting)]
@@ -218,6 +238,15 @@ class Answerer:
         """How expected the wanted turns of each row are after its examples: total nats, weighing as many tokens."""
         from tunesmith.engine.scoring import sequence_logprobs
 
+        if self.task.module.RECORD is Text:
+            return document_scores(
+                self.prepared,
+                self.template,
+                [record.text for record in records],
+                objective=self.objective,
+                prefix=prompting.prefix,
+                on_rows=on_rows,
+            )
         rows = self.template.conversations(self._written(records, prompting, self.task.module.conversation, 0))
         sums, counts = sequence_logprobs(self.prepared, rows, prefix=prompting.prefix, on_rows=on_rows)
         return tuple(Score(-float(total), weight=float(n)) for total, n in zip(sums, counts, strict=True))

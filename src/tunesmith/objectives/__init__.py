@@ -8,6 +8,10 @@ A choice holds
   over micro-batches, packs and machines and divides once, so accumulation is exact however the rows are divided.
   `metrics` are sums over the same count, for logging, without gradient;
 
+and, where not any kind of model can learn it,
+
+* `KINDS`: those that can, of "decoder", "encoder" and "encoder-decoder";
+
 and, where it changes what the model is shown (masks, corrupted spans),
 
 * `resolve(config, tokenizer)`: a Config with what only the tokenizer knows filled in (the ids of masks and sentinels);

@@ -18,7 +18,7 @@ class Config(Section):
     """``objective: {name: sft}`` has no keys of its own."""
 
 
-def loss(terms: Terms, batch: Batch, config: Config) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def loss(terms: Terms, batch: Batch, config: Section) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Sum and count of the cross-entropy over the targets, and `token_accuracy` summed alike where it is known."""
     weights = batch.weights
     metrics = {} if terms.correct is None else {"token_accuracy": (weights * terms.correct).sum()}

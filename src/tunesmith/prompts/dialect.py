@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from jinja2.exceptions import TemplateError
 
@@ -41,6 +41,15 @@ TEXT_TO_TEXT = (
     "{{ message['content'] }}{% endfor %}{{ eos_token }}"
 )
 """For text-to-text models, such as T5: the source closed by `eos_token`, then the answer, closed alike, no roles."""
+
+TEXT = (
+    "{{ begin or eos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+)
+"""For running text, whatever the chat template: as the tokenizer begins a text, and `eos_token` where it ends."""
+
+Form = Literal["chat", "text_to_text", "text"]
+_FORMS: dict[Form, str] = {"chat": PLAIN, "text_to_text": TEXT_TO_TEXT, "text": TEXT}
 
 _TODAY = datetime.date(2024, 7, 26)
 """What templates are told the date is, so that a run gives the same tokens on any day: Llama 3's own fallback."""
@@ -69,16 +78,16 @@ class Script:
 
 
 class Dialect:
-    """A tokenizer's chat template, or else `PLAIN` or `TEXT_TO_TEXT`, as a writer of scripts.
+    """A tokenizer's chat template as a writer of scripts; `form` says which of ours where it has none, or for `text`.
 
     `mark` is the text that closes an assistant's turn; `header` what stands between the user's words and the answer;
     `template` the template's source. Raises Mistake when the template cannot be used at all.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, text_to_text: bool = False) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, form: Form = "chat") -> None:
         self._tokenizer = tokenizer
-        plain = TEXT_TO_TEXT if text_to_text else PLAIN
-        self.template = tokenizer.get_chat_template() if tokenizer.chat_template else plain
+        own = tokenizer.chat_template and form != "text"
+        self.template = tokenizer.get_chat_template() if own else _FORMS[form]
         self._dated = _with_fixed_date(self.template)
         self._begin = _begin(tokenizer)
         self.opening = lru_cache(256)(self._opening)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded, Message
-from tunesmith.prompts.dialect import Dialect, Messages, Script, Turn
+from tunesmith.prompts.dialect import Dialect, Form, Messages, Script, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,17 +43,17 @@ class Template:
     A rendered conversation is tokenized once, as it stands: the template writes the special tokens, none are added.
     The ids of `prompt(messages)` are always exactly how those of `conversation((*messages, answer))` begin; where a
     tokenizer would merge across the beginning of an answer, both sides of it are tokenized by themselves, as they are
-    when the model answers. `text_to_text` says that the model reads a source and writes an answer (T5), which matters
-    where there is no chat template.
+    when the model answers. `form` is ``text_to_text`` for models that read a source and write an answer (T5), which
+    matters where there is no chat template, and ``text`` where documents are read and no turns.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, text_to_text: bool = False) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, form: Form = "chat") -> None:
         self.tokenizer = tokenizer
         if not tokenizer.is_fast:
             raise Mistake(
                 f"{tokenizer.name_or_path}: a tokenizer without offsets; expected a fast one (tokenizer.json)"
             )
-        self._dialect = Dialect(tokenizer, text_to_text)
+        self._dialect = Dialect(tokenizer, form)
         added = tokenizer.added_tokens_decoder.items()
         self._special = {*tokenizer.all_special_ids, *(token for token, text in added if text.content.strip())}
         self._candidates: dict[tuple[str, ...], Candidates] = {}

@@ -113,7 +113,8 @@ def lay_on(
     chosen = _task(folder, origin, project, task)
     shots = tuple(_shot(chosen, shot) for shot in told.get("shots", ()))
     prompting = Prompting(shots, told.get("similar", 0), tuple(told.get("offsets", ())), prefix)
-    return model.answerer(chosen), prompting
+    objective = None if project is None else project.objective
+    return model.answerer(chosen, objective), prompting
 
 
 @contextmanager

@@ -12,15 +12,17 @@ from typing import Any
 from tunesmith.core.config import Project
 from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import say
-from tunesmith.core.records import Encoded
+from tunesmith.core.records import Encoded, Text
 from tunesmith.evaluation.answers import Answerer
 from tunesmith.evaluation.forgetting import remember
 from tunesmith.evaluation.reader_answers import ReaderAnswerer
 from tunesmith.models.load import context_length
 from tunesmith.prompts.budget import Cut, cut
+from tunesmith.prompts.documents import documents
 from tunesmith.prompts.reading import Reader
 from tunesmith.recipes._artifacts import write_json
 from tunesmith.recipes._forgetting import restrain
+from tunesmith.recipes._objective import with_objective
 from tunesmith.recipes._race import within
 from tunesmith.recipes._rungs import Bench
 from tunesmith.recipes._work import Examples, Model, need, need_memory, open_model
@@ -42,12 +44,13 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
     need(examples.validation, "validation")
     model = open_model(project.model, project.precision, project.task, project.seed)
     need_memory(project)
+    project = with_objective(project, model)
     encoded, lost = encode_training(project, model, examples.train)
     encoded_validation = encode_validation(project, model, examples)
     begun = time.monotonic()
     base = remember(model.prepared, model.template) if model.reader is None else None
     restraint = restrain(project, model, len(encoded), base)
-    rows = _rows(model.answerer(project.task), examples, folder, seconds)
+    rows = _rows(model.answerer(project.task, project.objective), examples, folder, seconds)
     return Bench(
         project,
         model,
@@ -102,6 +105,9 @@ def _cut(project: Project, model: Model, records: Sequence[Any]) -> Cut:
     if model.reader is not None:
         return _labelled(project, model.reader, records)
     length = min(project.max_length, context_length(model.loaded.model.config))
+    if module.RECORD is Text:
+        texts = documents(model.template, [record.text for record in records], max_length=length)
+        return Cut(tuple(row for rows in texts for row in rows), tuple(records))
     kept = cut(
         records,
         lambda record: module.conversation(record, config),

@@ -10,11 +10,13 @@ from typing import Any
 
 from tunesmith.core.config import Chosen
 from tunesmith.core.files import atomic_write
-from tunesmith.core.records import Score, read_jsonl
+from tunesmith.core.records import Score, Text, read_jsonl
 from tunesmith.evaluation.answers import Answers
 
 EXAMPLES = 8
 """Rows whose outputs are shown side by side."""
+TEXT_SHOWN = 200
+"""Characters of a document that are shown."""
 
 
 @dataclass(slots=True)
@@ -116,5 +118,7 @@ def _score(row: dict[str, Any]) -> Score:
 def _question(record: Any) -> str:
     if getattr(record, "messages", None):
         return "\n".join(f"{turn.role}: {turn.content}" for turn in record.messages[:-1])
+    if isinstance(record, Text):
+        return record.text[:TEXT_SHOWN]
     parts = (getattr(record, "context", ""), record.input or " ".join(getattr(record, "tokens", ())))
     return "\n\n".join(part for part in parts if part)

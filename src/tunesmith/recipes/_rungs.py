@@ -11,7 +11,7 @@ from typing import Any
 
 from tunesmith.core.config import Chosen, Project, choose
 from tunesmith.core.machine import PeakMemory
-from tunesmith.core.records import Score
+from tunesmith.core.records import Score, Text
 from tunesmith.core.rooms import choice
 from tunesmith.core.seed import derive, seed_everything
 from tunesmith.engine.begin import attach
@@ -59,7 +59,7 @@ class Bench:
     @property
     def answerer(self) -> Answerer | ReaderAnswerer:
         """Answers rows with the model as it is at the moment."""
-        return self.model.answerer(self.project.task)
+        return self.model.answerer(self.project.task, self.project.objective)
 
     @property
     def prompted(self) -> Answerer:
@@ -92,6 +92,8 @@ def few_shot(bench: Bench, folder: Path, seconds: float) -> Tried:
 
     Twice as many each time, until the context is full, the score has twice not risen or the time is up.
     """
+    if bench.project.task.module.RECORD is Text:
+        raise NoRoom("documents ask nothing that could be shown answered")
     until = time.monotonic() + seconds - bench.seconds_per_query * len(bench.validation) * 2
     with _priced(bench, Outcome("few_shot")) as outcome:
         pool, seed = Shots(bench.examples.train), derive(bench.project.seed, "shots")

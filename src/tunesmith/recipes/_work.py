@@ -74,14 +74,14 @@ class Model:
 
         return self.form if isinstance(self.form, Reader) else None
 
-    def answerer(self, task: Chosen) -> Answerer | ReaderAnswerer:
-        """What answers rows of a task with the model as it is at the moment."""
+    def answerer(self, task: Chosen, objective: Chosen | None = None) -> Answerer | ReaderAnswerer:
+        """What answers rows of a task with the model as it is at the moment; of documents, what `objective` hides."""
         from tunesmith.evaluation.answers import Answerer
         from tunesmith.evaluation.reader_answers import ReaderAnswerer
 
         if self.reader is not None:
             return ReaderAnswerer(self.prepared, self.reader, task)
-        return Answerer(self.prepared, self.template, task)
+        return Answerer(self.prepared, self.template, task, objective)
 
     def origin(self, task: Chosen) -> Origin:
         """What an artifact of this model says of where it belongs."""
@@ -151,13 +151,15 @@ def open_model(name: str, precision: Precision = "auto", task: Chosen | None = N
     from tunesmith.models.heads import Head
     from tunesmith.models.load import context_length, kind_of, load
     from tunesmith.models.source import fetch
+    from tunesmith.prompts.documents import form_of
     from tunesmith.prompts.reading import Reader
     from tunesmith.prompts.render import Template
 
     if kind_of(read_config(fetch(name))) != "encoder":
         loaded = load(name)
         prepared = prepare(loaded.model, precision)
-        return Model(loaded, prepared, Template(loaded.tokenizer, text_to_text=prepared.kind == "encoder-decoder"))
+        form = form_of(task.module.RECORD if task else None, prepared.kind == "encoder-decoder")
+        return Model(loaded, prepared, Template(loaded.tokenizer, form=form))
     if task is None or not hasattr(task.module, "HEAD"):
         readable = ", ".join(one for one in names("tasks") if hasattr(choice("tasks", one), "HEAD"))
         raise Mistake(

@@ -9,13 +9,14 @@ from typing import Any
 from tunesmith.core.config import Project
 from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import say
-from tunesmith.core.records import Record
+from tunesmith.core.records import Record, Text
 from tunesmith.data._check import Measure
 from tunesmith.data._check import check as look_at
 from tunesmith.data._findings import Finding
 from tunesmith.data._read import complaints
 from tunesmith.models.load import context_length, load_tokenizer
 from tunesmith.models.source import check_name, find
+from tunesmith.prompts.documents import form_of
 from tunesmith.prompts.render import Template
 from tunesmith.recipes._work import read_examples
 
@@ -58,7 +59,9 @@ def check(project: Project) -> dict[str, Any]:
 
 def _ruler(project: Project) -> tuple[Measure | None, int | None, str]:
     """What counts a row's tokens, and how many the model can see; or neither, and why."""
-    folder = find(project.model)
+    task, folder = project.task, find(project.model)
+    if task.module.RECORD is Text:
+        return None, None, "documents are cut into rows of max_length tokens, and nothing of them is lost"
     if folder is None:
         pull = f"type `tunesmith models pull {project.model}` to count tokens"
         return None, None, f"{project.model} is not on this machine yet, so lengths are in words; {pull}"
@@ -68,10 +71,10 @@ def _ruler(project: Project) -> tuple[Measure | None, int | None, str]:
     shape = config.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     context = context_length(shape)
     try:
-        template = Template(load_tokenizer(project.model, offline=True), text_to_text=shape.is_encoder_decoder)
+        form = form_of(task.module.RECORD, shape.is_encoder_decoder)
+        template = Template(load_tokenizer(project.model, offline=True), form=form)
     except Mistake as mistake:
         return None, context, f"{mistake}; so lengths are in words"
-    task = project.task
 
     def measure(rows: Sequence[Record]) -> list[int]:
         conversations = (task.module.conversation(row, task.config) for row in rows)

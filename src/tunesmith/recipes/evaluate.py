@@ -13,6 +13,7 @@ from tunesmith.core.seed import derive
 from tunesmith.evaluation.answers import Answerer, Prompting
 from tunesmith.prompts.shots import Shots
 from tunesmith.recipes import _artifacts
+from tunesmith.recipes._objective import with_objective
 from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._work import need, need_memory, open_model, read_examples
 from tunesmith.store.open import open_store
@@ -45,6 +46,7 @@ def evaluate(
     with PeakMemory() as peak:
         model = open_model(project.model, project.precision, project.task, project.seed)
         need_memory(project)
+        project = with_objective(project, model)
         if place is not None:
             answerer, prompting = _artifacts.lay_on(model, place, project)
         elif model.reader is not None:
@@ -55,7 +57,7 @@ def evaluate(
                 )
             answerer, prompting = model.answerer(project.task), Prompting()
         else:
-            answerer = Answerer(model.prepared, model.template, project.task)
+            answerer = Answerer(model.prepared, model.template, project.task, project.objective)
             prompting = _prompting(answerer, project, examples.train, how, calibrate)
         answers = answerer.answer(rows, prompting, f"{split} rows")
     outcome = Outcome(Path(artifact).name if artifact is not None else f"{project.shots}_shot")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.config import Precision, Project, choose
-from tunesmith.core.records import Chat, Labelled, Message
+from tunesmith.core.records import Chat, Labelled, Message, Text
 from tunesmith.evaluation.answers import Answerer, Prompting
 from tunesmith.evaluation.reader_answers import ReaderAnswerer
 from tunesmith.recipes import _artifacts
@@ -78,8 +78,8 @@ def speaker(
         place = _artifacts.find(artifact, task_name)
         _, answerer, prompting = _artifacts.open_artifact(place, project, precision, task_name)
         return Speaker(answerer, prompting)
-    opened = open_model(model or (project.model if project else "smollm2-135m-instruct"), precision)
     task = labelled(project).task if project else choose("tasks", "generation")
+    opened = open_model(model or (project.model if project else "smollm2-135m-instruct"), precision, task)
     return Speaker(Answerer(opened.prepared, opened.template, task), Prompting())
 
 
@@ -87,5 +87,7 @@ def _record(task: Any, text: str) -> Any:
     """A text as the task's record; where it is asked about a passage, the question stands after a blank line."""
     if task.RECORD is Chat:
         return Chat((Message("user", text),))
+    if task.RECORD is Text:
+        return Text(text)
     passage, _, question = text.rpartition("\n\n") if getattr(task, "HEAD", "") == "span" else ("", "", text)
     return Labelled(question, context=passage)

@@ -10,6 +10,7 @@ from typing import Any
 from tunesmith.core.config import Chosen, Project
 from tunesmith.core.machine import PeakMemory, inspect
 from tunesmith.core.progress import say
+from tunesmith.core.records import Text
 from tunesmith.core.seed import seed_everything
 from tunesmith.engine.begin import attach
 from tunesmith.engine.fit import Job, fit
@@ -19,9 +20,10 @@ from tunesmith.methods._attachment import trainable
 from tunesmith.recipes import _artifacts
 from tunesmith.recipes._bench import encode_training, encode_validation
 from tunesmith.recipes._forgetting import restrain
+from tunesmith.recipes._objective import with_objective
 from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._record import recorded
-from tunesmith.recipes._work import folder_of, need, open_model, read_examples
+from tunesmith.recipes._work import Examples, Model, folder_of, need, open_model, read_examples
 
 
 def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
@@ -37,9 +39,11 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
     with recorded(project, "train", folder, examples) as record, PeakMemory() as peak:
         begun = time.monotonic()
         model = open_model(project.model, project.precision, project.task, project.seed)
+        project = with_objective(project, model)
         encoded, cut = encode_training(project, model, examples.train)
         restraint = restrain(project, model, len(encoded))
         encoded_validation = encode_validation(project, model, examples)
+        before = _before(project, model, examples) if evaluate else None
         method = resolved(project.method, project, model)
         seed_everything(project.seed)
         attach(model.prepared, method)
@@ -68,7 +72,7 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
         prompting = Prompting(prefix=prefix)
         outcome.artifact_bytes = _artifacts.save(folder / "artifact", model, project.task, prompting, method)
         if evaluate and examples.validation:
-            answers = model.answerer(project.task).answer(examples.validation, prompting)
+            answers = model.answerer(project.task, project.objective).answer(examples.validation, prompting)
             outcome.measured(answers, examples.validation, project.task)
             if (lost := restraint.lost(method, prefix)) is not None:
                 outcome.forgetting_kl, outcome.forgetting_bits_per_byte = lost.kl, lost.rise
@@ -86,6 +90,7 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
             "model": project.model,
             "data": {"version": examples.version, **examples.counts(), "notes": list(examples.notes)},
             "machine": inspect(torch=True).as_dict(),
+            "before": before,
             "best_validation_loss": done.best_loss if math.isfinite(done.best_loss) else None,
             "command": f'tunesmith generate --artifact {folder} "your text"',
         }
@@ -100,6 +105,15 @@ def resolved(method: Chosen, project: Project, model: Any) -> Chosen:
         return method
     instruction = getattr(project.task.config, "instruction", "")
     return Chosen(method.room, method.name, method.module.resolve(method.config, model.loaded.tokenizer, instruction))
+
+
+def _before(project: Project, model: Model, examples: Examples) -> dict[str, Any] | None:
+    """The metrics of the untuned model, for further pre-training; elsewhere a climb's zero_shot tells them."""
+    if project.task.module.RECORD is not Text or not examples.validation:
+        return None
+    metrics = model.answerer(project.task, project.objective).answer(examples.validation, description="before").metrics
+    say(f"before: {', '.join(f'{name} {one.value:.3f}' for name, one in metrics.items())}")
+    return {name: asdict(one) for name, one in metrics.items()}
 
 
 def _cut(cut: dict[str, Any]) -> str:

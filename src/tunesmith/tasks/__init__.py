@@ -4,7 +4,7 @@ A file `tasks/<name>.py` has
 
 * ``Config(Section)``: `instruction` (of a conversation: `system`) and `max_new_tokens` at least, every field with a
   default;
-* ``RECORD``: the type of its records, `Labelled` or `Chat`;
+* ``RECORD``: the type of its records, `Labelled`, `Chat`, or `Text` (documents: learned whole, nothing is asked);
 * ``FIELDS``: each field of a record that a data column can fill, and what it is;
 * ``OPTIONAL``: those of them that may be missing; ``ALIASES``: what people usually call the column;
 * ``SEVERAL`` (True, where it holds): a row may have several labels;

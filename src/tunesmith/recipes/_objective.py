@@ -1,0 +1,25 @@
+"""What a run is trained for, made to fit the model at hand."""
+
+from __future__ import annotations
+
+from tunesmith.core.config import Chosen, Project
+from tunesmith.core.errors import Mistake
+from tunesmith.recipes._work import Model
+
+
+def with_objective(project: Project, model: Model) -> Project:
+    """The project with its objective as this model's tokenizer fills it in.
+
+    Raises Mistake for an objective that this kind of model cannot learn.
+    """
+    objective, kind = project.objective, model.prepared.kind
+    kinds = getattr(objective.module, "KINDS", (kind,))
+    if kind not in kinds:
+        raise Mistake(
+            f"objective: {objective.name} is for an {' or '.join(kinds)}; {project.model} is an {kind}; "
+            "type --objective sft, or choose another model"
+        )
+    if not hasattr(objective.module, "resolve"):
+        return project
+    config = objective.module.resolve(objective.config, model.loaded.tokenizer)
+    return project.model_copy(update={"objective": Chosen("objectives", objective.name, config)})
