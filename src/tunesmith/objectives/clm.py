@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from tunesmith.core.config import Section
 from tunesmith.core.records import Encoded
-from tunesmith.objectives import sft
+from tunesmith.objectives._cross_entropy import cross_entropy
+from tunesmith.objectives._terms import Batch, Terms
 
-NEEDS = sft.NEEDS
+NEEDS = frozenset({"logprobs"})
 KINDS = ("decoder",)
 
 
@@ -25,4 +28,6 @@ def rows(row: Encoded, config: Config, seed: int) -> Encoded:
     return replace(row, weights=(0.0, *([1.0] * (len(row.ids) - 1))))
 
 
-loss = sft.loss
+def loss(terms: Terms, batch: Batch, config: Config) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Sum and count of the cross-entropy, and `token_accuracy` summed alike where it is known."""
+    return cross_entropy(terms, batch)

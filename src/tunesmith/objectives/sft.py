@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tunesmith.core.config import Section
+from tunesmith.objectives._cross_entropy import cross_entropy
 from tunesmith.objectives._terms import Batch, Terms
 
 NEEDS = frozenset({"logprobs"})
@@ -18,8 +19,6 @@ class Config(Section):
     """``objective: {name: sft}`` has no keys of its own."""
 
 
-def loss(terms: Terms, batch: Batch, config: Section) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def loss(terms: Terms, batch: Batch, config: Config) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Sum and count of the cross-entropy over the targets, and `token_accuracy` summed alike where it is known."""
-    weights = batch.weights
-    metrics = {} if terms.correct is None else {"token_accuracy": (weights * terms.correct).sum()}
-    return -(weights * terms.logprobs).sum(), weights.sum(), metrics
+    return cross_entropy(terms, batch)

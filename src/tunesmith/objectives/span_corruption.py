@@ -13,13 +13,15 @@ from itertools import count, pairwise, takewhile
 from typing import Any
 
 from pydantic import Field
+from torch import Tensor
 
 from tunesmith.core.config import Section
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded
-from tunesmith.objectives import sft
+from tunesmith.objectives._cross_entropy import cross_entropy
+from tunesmith.objectives._terms import Batch, Terms
 
-NEEDS = sft.NEEDS
+NEEDS = frozenset({"logprobs"})
 KINDS = ("encoder-decoder",)
 
 
@@ -77,4 +79,6 @@ def _parts(draw: random.Random, total: int, parts: int) -> list[int]:
     return [after - before for before, after in pairwise(cuts)]
 
 
-loss = sft.loss
+def loss(terms: Terms, batch: Batch, config: Config) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Sum and count of the cross-entropy of what was hidden, and `token_accuracy` summed alike where it is known."""
+    return cross_entropy(terms, batch)
