@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tunesmith.core import config, rooms
+from tunesmith.core.mixture import Mixing
 from tunesmith.data._spec import Source
 
 HERE = Path(__file__).resolve().parent
@@ -35,7 +36,14 @@ def pages() -> dict[str, str]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    tools: Mapping[str, Any] = {"config": config, "rooms": rooms, "Source": Source, "keys": keys, "usual": usual}
+    tools: Mapping[str, Any] = {
+        "config": config,
+        "rooms": rooms,
+        "Source": Source,
+        "Mixing": Mixing,
+        "keys": keys,
+        "usual": usual,
+    }
     return {
         template.name.removesuffix(".j2"): environment.get_template(template.name).render(**tools)
         for template in sorted(HERE.glob("*.md.j2"))

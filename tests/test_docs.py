@@ -15,8 +15,9 @@ import yaml
 
 from tunesmith.cli import _main, _options
 from tunesmith.core import config, rooms
-from tunesmith.core.config import load_project, resolve
+from tunesmith.core.config import load_project
 from tunesmith.core.errors import Mistake
+from tunesmith.core.mixture import Mixing, load
 from tunesmith.core.packages import cache_home
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -47,7 +48,7 @@ def test_pages_made_from_the_code_are_up_to_date(build: ModuleType) -> None:
 
 def test_the_reference_has_every_key_every_alias_and_every_choice() -> None:
     page = (DOCS / "task-file.md").read_text(encoding="utf-8")
-    sections = [config.Project, config.Data, config.Budget]
+    sections = [config.Project, config.Data, config.Budget, Mixing]
     for room in ("tasks", "methods", "objectives"):
         for name in rooms.names(room):
             assert f": {name}\n" in page
@@ -71,7 +72,8 @@ def _yaml_examples() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "text"), _yaml_examples())
 def test_task_files_shown_are_task_files(name: str, text: str) -> None:
-    assert resolve(yaml.safe_load(text)).model
+    found = load(yaml.safe_load(text))
+    assert (found if isinstance(found, config.Project) else found.shared).model
 
 
 class Example(NamedTuple):

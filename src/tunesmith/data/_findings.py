@@ -108,7 +108,8 @@ def _balance(train: Mapping[str, int]) -> Finding:
     share = train[most] / sum(train.values())
     if train[most] > _LOPSIDED * train[least]:
         says = f"{most} is {train[most] / train[least]:.0f} times as frequent as {least} ({share:.0%} of all)"
-        return Finding("caution", says, "judge by F1 rather than accuracy, and add examples of the rare labels")
+        advice = "judge by F1 rather than accuracy, and add examples of the rare labels, or write sampling: balanced"
+        return Finding("caution", says, f"{advice} or class_weights: balanced below task")
     return Finding("fine", f"labels are balanced enough: the most frequent, {most}, is {share:.0%} of all")
 
 

@@ -11,6 +11,7 @@ from tunesmith.core.config import Chosen, Project
 from tunesmith.core.progress import say
 from tunesmith.core.records import Encoded
 from tunesmith.core.seed import seed_everything
+from tunesmith.engine.begin import attach
 from tunesmith.engine.fit import Fit, Job, fit
 from tunesmith.evaluation.answers import Prompting
 from tunesmith.evaluation.forgetting import Base
@@ -54,7 +55,7 @@ def learn(
     restraint = restrain(project, model, len(rows), base)
     method = resolved(project.method, project, model)
     seed_everything(project.seed)
-    method.module.attach(model.loaded.model, method.config)
+    attach(model.prepared, method)
     prefix = _artifacts.prefix_of(method, model)
     job = Job(
         model.prepared,
