@@ -142,6 +142,34 @@ class Forgetting(Section):
     )
 
 
+OptimizerName = Literal["adamw", "adam", "sgd", "adafactor", "adamw8bit", "lion", "muon"]
+"""The optimizers of `engine/optimizers.py`."""
+ScheduleName = Literal[
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "cosine_with_min_lr",
+    "polynomial",
+    "inverse_sqrt",
+    "warmup_stable_decay",
+    "slanted_triangular",
+]
+"""The shapes of `engine/optimizers.py`, as transformers calls them where it has them."""
+
+
+class LrSchedulerKwargs(Section):
+    """What some shapes of the learning rate ask for; the others take no notice."""
+
+    min_lr_rate: float | None = Field(
+        None, ge=0, lt=1, description="lowest rate as a share of the peak; default: 0.1 for cosine_with_min_lr, else 0"
+    )
+    num_cycles: int = Field(1, ge=1, description="cosines in a run, for cosine_with_restarts")
+    power: float = Field(1.0, gt=0, description="exponent of polynomial")
+    decay_ratio: float = Field(0.1, gt=0, le=1, description="share of the run that warmup_stable_decay falls in")
+
+
 class Chosen:
     """A choice of a room with its validated config: `chosen.name`, `chosen.config`, `chosen.module`."""
 
@@ -194,10 +222,13 @@ class Project(Section):
         description="what it is trained for", json_schema_extra={"room": "objectives", "default": "sft"}
     )
     rungs: list[str] | None = Field(None, description="the rungs a climb tries; default: all but full")
-    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="the optimizer")
+    optimizer: OptimizerName = Field("adamw", description="the optimizer")
     learning_rate: float | None = Field(None, gt=0, description="peak learning rate; default: the method's own")
-    lr_scheduler_type: Literal["constant", "linear", "cosine", "slanted_triangular"] | None = Field(
+    lr_scheduler_type: ScheduleName | None = Field(
         None, description="shape after warm-up; default: the method's own, or cosine"
+    )
+    lr_scheduler_kwargs: LrSchedulerKwargs = Field(
+        default_factory=LrSchedulerKwargs, description="what some shapes ask for"
     )
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the steps spent warming up")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay (L2 for adam and sgd)")

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from tunesmith.core.errors import Mistake
 from tunesmith.core.files import atomic_folder
 from tunesmith.core.progress import say
+from tunesmith.engine import optimizers
+from tunesmith.engine.aside import Aside
 from tunesmith.engine.loop import Guard
 from tunesmith.methods._attachment import attached
 
@@ -44,21 +46,21 @@ def save(
     model: nn.Module,
     guard: Guard,
     state: dict[str, Any],
-    best: dict[str, Tensor] | None = None,
+    best: Aside | None = None,
 ) -> Path:
     """Write the checkpoint of `step` below `folder` and drop all but the last two.
 
-    `state` is the caller's, plain JSON; `best` the weights that validated best so far, by name.
+    `state` is the caller's, plain JSON; `best` the weights that validated best so far.
 
     Raises Mistake when the disk is full or read-only; earlier checkpoints stay.
     """
     target = folder / f"step-{step:06d}"
     with atomic_folder(target, remedy="set output_dir to a place with room") as new:
         save_file({name: p.detach().contiguous() for name, p in trained(model)}, new / _WEIGHTS)
-        tensors, plain = _flatten(guard.optimizer)
+        tensors, plain = optimizers.slots(guard.optimizer)
         save_file({**tensors, **_random_state()}, new / _OPTIMIZER)
-        if best is not None:
-            save_file({name: tensor.contiguous() for name, tensor in best.items()}, new / _BEST)
+        if best:
+            best.write(new / _BEST)
         if (method := attached(model)) is not None and method.memory:
             save_file({name: tensor.contiguous() for name, tensor in method.memory.items()}, new / _MEMORY)
         told = {"step": step, "optimizer": plain, "losses": list(guard.losses), "bad": guard.bad, "state": state}
@@ -89,8 +91,8 @@ def state(checkpoint: Path) -> dict[str, Any]:
     return dict(json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))["state"])
 
 
-def load(checkpoint: Path, model: nn.Module, guard: Guard) -> tuple[int, dict[str, Tensor] | None]:
-    """Put model, optimizer, random state and guard back; returns the step and the best weights.
+def load(checkpoint: Path, model: nn.Module, guard: Guard, best: Aside) -> int:
+    """Put model, optimizer, random state, guard and `best` weights back; returns the step.
 
     Raises Mistake when the checkpoint belongs to another method or model.
     """
@@ -110,12 +112,13 @@ def load(checkpoint: Path, model: nn.Module, guard: Guard) -> tuple[int, dict[st
     if (rng := tensors.pop("cuda_rng", None)) is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(rng)
     told = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-    _unflatten(guard.optimizer, tensors, told["optimizer"])
+    optimizers.restore(guard.optimizer, tensors, told["optimizer"])
     guard.losses.extend(told["losses"])
     guard.bad = told["bad"]
     guard.keep(told["step"])
-    best = checkpoint / _BEST
-    return told["step"], load_file(best) if best.exists() else None
+    if (checkpoint / _BEST).exists():
+        best.read(checkpoint / _BEST)
+    return int(told["step"])
 
 
 def _all(folder: Path) -> list[Path]:
@@ -126,24 +129,3 @@ def _random_state() -> dict[str, Tensor]:
     """Torch's random numbers, of the CPU and of the GPU where there is one: dropout draws from them."""
     gpu = {"cuda_rng": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
     return {"rng": torch.get_rng_state(), **gpu}
-
-
-def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    plain: dict[str, Any] = {}
-    for key, slots in state["state"].items():
-        for name, value in slots.items():
-            if isinstance(value, Tensor):
-                tensors[f"{key}.{name}"] = value.contiguous()
-            else:
-                plain[f"{key}.{name}"] = value
-    return tensors, plain
-
-
-def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-    slots: dict[int, dict[str, Any]] = {}
-    for place, value in [*tensors.items(), *plain.items()]:
-        key, name = place.split(".", 1)
-        slots.setdefault(int(key), {})[name] = value
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,10 +23,12 @@ from torch import Tensor
 
 from tunesmith.core.config import Project
 from tunesmith.core.errors import Mistake
+from tunesmith.core.files import disk_mistakes
 from tunesmith.core.progress import say, track
 from tunesmith.core.records import Encoded
 from tunesmith.core.seed import derive
 from tunesmith.engine import checkpoints, memory, optimizers
+from tunesmith.engine.aside import Aside
 from tunesmith.engine.journal import Fit as Fit
 from tunesmith.engine.journal import Journal, Reading
 from tunesmith.engine.loop import Guard, Penalty, Plan, Step, run
@@ -35,9 +39,14 @@ from tunesmith.engine.scoring import sequence_logprobs
 MOST_TOKENS = 1024
 """Flat tokens in a pack: past this a CPU gains no speed, and memory grows."""
 KEEP_EVERY = 25
-"""Steps between the states that are kept in memory to go back to."""
+"""Steps between the states that are kept to go back to."""
+KEEP_EVERY_ON_GPU = 250
+"""The same where they are large and steps are quick: writing one to disk takes as long as a dozen steps there."""
+LARGE_MB = 200
+"""Trained weights above this are put aside on disk, not in memory."""
 _SETTINGS = {"method", "objective", "optimizer", "lr_scheduler_type", "warmup_ratio", "weight_decay", "momentum"}
 _SETTINGS |= {"max_grad_norm", "eval_steps", "early_stopping_patience", "save_steps", "precision", "seed", "forgetting"}
+_SETTINGS |= {"lr_scheduler_kwargs"}
 
 
 @dataclass
@@ -78,7 +87,12 @@ class Job:
         rate = project.learning_rate or project.method.module.LEARNING_RATE
         usual: str = getattr(project.method.module, "SCHEDULE", "cosine")
         return Plan(
-            max(1, steps), rate, project.lr_scheduler_type or usual, project.warmup_ratio, project.max_grad_norm
+            max(1, steps),
+            rate,
+            project.lr_scheduler_type or usual,
+            project.lr_scheduler_kwargs,
+            project.warmup_ratio,
+            project.max_grad_norm,
         )
 
     @cached_property
@@ -124,14 +138,27 @@ class Job:
             most=max(MOST_TOKENS, self.longest),
             longest=self.longest,
             targets_share=targets,
-            **self._training,
+            trained_bytes=self.trained_bytes,
         )
 
     @property
-    def _training(self) -> dict[str, Any]:
-        """What the estimate of memory must know beside the packs."""
-        trainable = sum(parameter.numel() for parameter in self.trained)
-        return {"trainable": trainable, "optimizer": self.project.optimizer, "validated": bool(self.validation)}
+    def is_large(self) -> bool:
+        """Whether copies of what trains belong on disk."""
+        return 4 * sum(parameter.numel() for parameter in self.trained) > LARGE_MB * memory.MB
+
+    @property
+    def trained_bytes(self) -> float:
+        """What comes to the trained weights: gradients, optimizer slots, and, unless on disk, good and best states."""
+        weights = sum(parameter.numel() for parameter in self.trained)
+        slots = optimizers.slot_numbers(self.project.optimizer, self.trained, self.embeddings)
+        aside = 0 if self.is_large else weights + slots + (weights if self.validation or self.gate else 0)
+        return 4 * (weights + slots + aside)
+
+    @property
+    def embeddings(self) -> list[Tensor]:
+        """The matrices that hold a row a token: of the embedding, and of the head."""
+        model = self.prepared.model
+        return [layer.weight for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer]
 
     def dearest_pack(self) -> memory.Shape:
         """The shape of the pack that takes most memory, found among the fullest steps of the first epoch."""
@@ -180,7 +207,7 @@ class Job:
         if not trained:
             raise Mistake("no token of any row is trained; expected answers; look at `tunesmith data check`")
         dearest = self.dearest_pack()  # chooses how the model is prepared, too
-        told = memory.estimate(self.prepared, self.kept, dearest, **self._training)
+        told = memory.estimate(self.prepared, self.kept, dearest, trained_bytes=self.trained_bytes)
         return {
             "rows": len(self.rows),
             "rows_sha256": _digest(self.rows),
@@ -215,13 +242,19 @@ def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
     Ctrl-C waits for the end of the step, keeps a checkpoint and is passed on; a second one does not wait. Raises
     Mistake for a run that cannot fit into memory, has nothing to learn, or diverges.
     """
+    with _put_aside(job) as (good, best):
+        return _fit(job, on_step, good, best)
+
+
+def _fit(job: Job, on_step: Callable[[Step], None] | None, good: Aside, best: Aside) -> Fit:
     project, model = job.project, job.prepared.model
-    journal = Journal(job.folder, model, Fit(receipt=job.receipt()), _settings(project))
+    journal = Journal(job.folder, model, Fit(receipt=job.receipt()), _settings(project), best)
     optimizer = _optimizer(job)
-    guard = Guard(job.trained, optimizer, keep_every=min(KEEP_EVERY, project.save_steps or KEEP_EVERY))
+    keep_every = KEEP_EVERY_ON_GPU if job.is_large and job.prepared.device.type == "cuda" else KEEP_EVERY
+    guard = Guard(job.trained, optimizer, keep_every=min(keep_every, project.save_steps or keep_every), aside=good)
     guard.keep(0)
     start = journal.resume(guard)
-    if job.gate is not None and journal.best is None:
+    if job.gate is not None and not journal.best:
         journal.remember_best()  # of what is inside the gate, the start is all there is
     if start:
         job.pack_tokens = journal.fit.receipt["pack_tokens"]  # other packs would add up in another order
@@ -276,7 +309,24 @@ def _optimizer(job: Job) -> torch.optim.Optimizer:
         learning_rate=job.plan.learning_rate,
         weight_decay=project.weight_decay,
         momentum=project.momentum,
+        embeddings=job.embeddings,
     )
+
+
+@contextmanager
+def _put_aside(job: Job) -> Iterator[tuple[Aside, Aside]]:
+    """Where the state to go back to and the best weights lie meanwhile: in memory, or on disk where they are large."""
+    if not job.is_large:
+        yield Aside(), Aside()
+        return
+    folder = job.folder / ".aside" if job.folder else Path(tempfile.mkdtemp(prefix="tunesmith-"))
+    with disk_mistakes(folder, "set output_dir to a place with room"):
+        shutil.rmtree(folder, ignore_errors=True)  # a killed process leaves it
+        folder.mkdir(parents=True)
+    try:
+        yield Aside(folder / "good.safetensors"), Aside(folder / "best.safetensors")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

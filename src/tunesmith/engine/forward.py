@@ -55,7 +55,7 @@ def forward(prepared: Prepared, batch: PackedBatch) -> Terms:
     index, back = torch.unique(batch.index, return_inverse=True)
     if prepared.ours and head.fits(prepared.head):
         hidden = _hidden(prepared, batch, index)
-        return Terms(*head.label_logprobs(hidden, prepared.head.weight, back, batch.labels))
+        return Terms(*head.label_logprobs(hidden, prepared.head, back, batch.labels))
     scores = logits(prepared, batch, index)
     normaliser = torch.logsumexp(scores, dim=-1)
     logprobs = scores[back, batch.labels] - normaliser[back]

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from tunesmith.core.errors import Mistake
 from tunesmith.core.files import atomic_write, disk_mistakes
 from tunesmith.core.progress import say
 from tunesmith.engine import checkpoints
+from tunesmith.engine.aside import Aside
 from tunesmith.engine.loop import Guard, Step
 
 SECONDS_BETWEEN_CHECKPOINTS = 120.0
@@ -51,9 +52,11 @@ class Journal:
     `settings` are what the run was told beside its rows; a run is only gone on with under the same.
     """
 
-    def __init__(self, folder: Path | None, model: nn.Module, fit: Fit, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path | None, model: nn.Module, fit: Fit, settings: dict[str, Any], best: Aside | None = None
+    ) -> None:
         self.folder, self.model, self.fit, self.settings = folder, model, fit, settings
-        self.best: dict[str, Tensor] | None = None
+        self.best = Aside() if best is None else best
         self.losses: list[float] = []
         self.since_best = 0
         self.saved = time.monotonic()
@@ -74,7 +77,7 @@ class Journal:
             return 0
         kept = checkpoints.state(found)
         self._refuse_another(kept)
-        step, self.best = checkpoints.load(found, self.model, guard)
+        step = checkpoints.load(found, self.model, guard, self.best)
         best_loss = math.inf if kept["fit"]["best_loss"] is None else kept["fit"]["best_loss"]
         self.fit = Fit(**{**kept["fit"], "best_loss": best_loss})
         self.losses, self.since_best = kept["recent"], kept["since_best"]
@@ -138,11 +141,7 @@ class Journal:
 
     def remember_best(self) -> None:
         """Keep the present weights as those that the run leaves in place."""
-        trained = dict(checkpoints.trained(self.model))
-        if self.best is None:
-            self.best = {name: parameter.detach().clone() for name, parameter in trained.items()}
-        for name, tensor in self.best.items():
-            tensor.copy_(trained[name].detach())
+        self.best.put(dict(checkpoints.trained(self.model)))
 
     def keep(self, step: int, guard: Guard, save_steps: int | None) -> None:
         """Make a checkpoint when it is time for one: every `save_steps`, else every two minutes.
@@ -166,9 +165,9 @@ class Journal:
 
     def restore_best(self) -> None:
         """Put the best validated weights into the model; the last ones stay when nothing was validated."""
-        if self.best is not None:
-            for name, parameter in checkpoints.trained(self.model):
-                parameter.data.copy_(self.best[name])
+        trained = dict(checkpoints.trained(self.model))
+        for name, best in self.best.items():
+            trained[name].data.copy_(best)
 
     def _write(self, line: dict[str, Any]) -> None:
         """Add a line to the metrics; what is no number becomes null, since JSON has no NaN."""

@@ -7,23 +7,23 @@ alone, a run resumes by starting at another step.
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tunesmith.core.config import LrSchedulerKwargs
 from tunesmith.core.errors import Mistake
+from tunesmith.engine import optimizers
+from tunesmith.engine.aside import Aside
 from tunesmith.engine.forward import forward
-from tunesmith.engine.optimizers import factor
 from tunesmith.engine.packing import PackedBatch
 from tunesmith.engine.prepare import Prepared
 
@@ -60,6 +60,7 @@ class Plan:
     steps: int
     learning_rate: float
     lr_scheduler_type: str = "cosine"
+    lr_scheduler_kwargs: LrSchedulerKwargs = field(default_factory=LrSchedulerKwargs)
     warmup_ratio: float = 0.05
     max_grad_norm: float = 1.0
 
@@ -77,20 +78,27 @@ class Guard:
     optimizer: torch.optim.Optimizer
     keep_every: int = 25
     leap: float = 3.0
+    aside: Aside = field(default_factory=Aside)
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=32))
     bad: int = 0
-    kept: tuple[int, list[Tensor], dict[str, Any]] | None = None
+    kept: int | None = None
+    numbers: dict[str, Any] = field(default_factory=dict)
 
     def keep(self, number: int) -> None:
         """Remember the present state as good, in the place of the one remembered before."""
-        state = self.optimizer.state_dict()
-        weights, slots = (self.kept[1], self.kept[2]["state"]) if self.kept else ([], {})
-        weights = [_copied(p.detach(), old) for p, old in zip_longest(self.parameters, weights)]
-        state["state"] = {
-            key: {name: _copied(value, slots.get(key, {}).get(name)) for name, value in values.items()}
-            for key, values in state["state"].items()
-        }
-        self.kept = (number, weights, state)
+        if number == self.kept:
+            return
+        slots, self.numbers = optimizers.slots(self.optimizer)
+        weights = {f"weight.{place}": parameter for place, parameter in enumerate(self.parameters)}
+        self.aside.put({**weights, **{f"slot.{name}": slot for name, slot in slots.items()}})
+        self.kept = number
+
+    def go_back(self) -> None:
+        """Put the state that was remembered back."""
+        for place, good in self.aside.items("weight."):
+            self.parameters[int(place)].data.copy_(good)
+        self.optimizer.state.clear()  # first, so that old and new slots never lie in memory together
+        optimizers.restore(self.optimizer, dict(self.aside.items("slot.")), self.numbers)
 
     def judge(self, loss: float, norm: float) -> str:
         """Say what is wrong with a step that is about to be applied, "" when nothing is."""
@@ -99,10 +107,8 @@ class Guard:
         if not math.isfinite(loss) or not math.isfinite(norm):
             event = f"loss {loss:.3g}, gradient norm {norm:.3g}: step not applied, back at the last good weights"
         elif loss > self.leap * usual + 1.0 and self.kept is not None:
-            event = f"loss leapt to {loss:.3g} from {usual:.3g}: back to the weights of step {self.kept[0]}"
-            for parameter, good in zip(self.parameters, self.kept[1], strict=True):
-                parameter.data.copy_(good)
-            self.optimizer.load_state_dict(copy.deepcopy(self.kept[2]))
+            event = f"loss leapt to {loss:.3g} from {usual:.3g}: back to the weights of step {self.kept}"
+            self.go_back()
         self.bad = self.bad + 1 if event else 0
         if self.bad >= PATIENCE_WITH_NAN:
             raise Diverged(f"training diverged ({event}), {self.bad} steps in a row; try a third of the learning rate")
@@ -133,8 +139,12 @@ def run(
     training diverges.
     """
     for number in range(start + 1, plan.steps + 1):
-        rate = plan.learning_rate * factor(
-            number - 1, plan.steps, warmup_ratio=plan.warmup_ratio, shape=plan.lr_scheduler_type
+        rate = plan.learning_rate * optimizers.factor(
+            number - 1,
+            plan.steps,
+            warmup_ratio=plan.warmup_ratio,
+            shape=plan.lr_scheduler_type,
+            told=plan.lr_scheduler_kwargs,
         )
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
@@ -190,13 +200,6 @@ def _frozen(parameters: Sequence[Tensor]) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-def _copied(value: Any, into: Any) -> Any:
-    """A copy of a tensor, in the memory of an older copy where there is one; other values as they are."""
-    if not isinstance(value, Tensor):
-        return value
-    return value.clone() if into is None else into.copy_(value)
 
 
 def _average_and_clip(parameters: list[Tensor], count: float, limit: float) -> float:

@@ -27,7 +27,6 @@ from tunesmith.engine.prepare import Prepared
 from tunesmith.engine.tiles import KEPT_KEYS, TILE, spans
 
 MB = 1e6
-OPTIMIZER_SLOTS = {"adamw": 2, "adam": 2, "sgd": 1}
 WORKING_LAYERS = 1.0
 """What a layer's backward pass needs for itself, in terms of what a layer keeps: a gradient beside each activation."""
 LOGITS_AT_ONCE = 3
@@ -148,24 +147,19 @@ def _solved(prepared: Prepared, packs: Sequence[PackedBatch]) -> Kept:
     return Kept(fixed, token, pair, target)
 
 
-def estimate(
-    prepared: Prepared, kept: Kept, shape: Shape, *, trainable: int, optimizer: str, validated: bool = True
-) -> Estimate:
+def estimate(prepared: Prepared, kept: Kept, shape: Shape, *, trained_bytes: float) -> Estimate:
     """Peak memory of training when the dearest pack has `shape` and `kept` was counted for this model and method.
 
-    `trainable` numbers are trained in float32, each with a gradient and the optimizer's slots; the guard keeps a good
-    state of weights and slots, and with `validated` the best weights are kept too.
+    `trained_bytes` is what comes to the trained weights: gradients, the optimizer's slots, and what is put aside.
     """
     config: Any = prepared.model.config.get_text_config()
-    slots = OPTIMIZER_SLOTS.get(optimizer, 2)
-    trained = 4 * trainable * (1 + slots + (1 + slots) + int(validated))
     layer = (kept.bytes(shape) - kept.target * shape.targets - kept.fixed) / config.num_hidden_layers
     working = WORKING_LAYERS * layer + (layer if kept.again else 0.0)
     working += SCORES_AT_ONCE * 4 * config.num_attention_heads * min(TILE, shape.tokens) * shape.most_keys
     stays = kept.again or kept
     inside = stays.bytes(shape) - stays.target * shape.targets
     logits = _logits(prepared, kept, shape)
-    return Estimate(held_mb(), trained / MB, HOLES * (inside + working) / MB, HOLES * logits / MB)
+    return Estimate(held_mb(), trained_bytes / MB, HOLES * (inside + working) / MB, HOLES * logits / MB)
 
 
 def _logits(prepared: Prepared, kept: Kept, shape: Shape) -> float:
@@ -184,9 +178,7 @@ def fitting_tokens(
     most: int,
     longest: int,
     targets_share: float,
-    trainable: int,
-    optimizer: str,
-    validated: bool = True,
+    trained_bytes: float,
 ) -> int:
     """The largest pack (flat tokens, at most `most`) whose estimate stays below `limit_mb`.
 
@@ -195,7 +187,7 @@ def fitting_tokens(
 
     def total(tokens: int) -> float:
         shape = Shape.full(tokens, longest, targets_share)
-        return estimate(prepared, kept, shape, trainable=trainable, optimizer=optimizer, validated=validated).total_mb
+        return estimate(prepared, kept, shape, trained_bytes=trained_bytes).total_mb
 
     tokens = most
     while tokens > longest and total(tokens) > limit_mb:

@@ -4,7 +4,8 @@ Layers that read the same input (queries, keys and values; gate and up) are one 
 by side. With frozen weights `W` and an adapter of rank `r`, ``y = x Wᵀ + s (x Aᵀ) Bᵀ`` (LoRA, arXiv 2106.09685, eq. 3):
 the products run at the weights' precision, the sum is float32, since a tiny delta added in bfloat16 would be rounded
 away. Backward, with `g` the gradient of `y`: ``dx = g W + s (g B) A``, ``dB = s gᵀ (x Aᵀ)``, ``dA = s (g B)ᵀ x``. Kept
-are `x` and ``x Aᵀ [tokens, r]`` at product precision; no output is.
+are `x` and ``x Aᵀ [tokens, r]`` at product precision; no output is. Weights that train themselves are rounded to that
+precision for the product alone, in the forward and again in the backward pass, and ``dW = gᵀ x``.
 
 What is float32 only for a moment is made a block of rows at a time, so that it stays in the processor's cache.
 """
@@ -30,11 +31,22 @@ ROWS = 128
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """Linear layers over one input: `weight [sum of widths, in]`, and each one's adapter strength (0 without one)."""
+    """Linear layers over one input, computed at `dtype`, and each one's adapter strength (0 without one).
 
-    weight: Tensor
+    `weight` is all of theirs, `[sum of widths, in]`, or None where they train and are the product's factors.
+    """
+
+    weight: Tensor | None
+    dtype: torch.dtype
     widths: tuple[int, ...]
     strengths: tuple[float, ...]
+
+    def matrix(self, factors: Factors) -> Tensor:
+        """The weights of all layers as one matrix, at the precision of the product."""
+        if self.weight is not None:
+            return self.weight
+        own = [factor.to(self.dtype) for factor in factors if factor is not None]
+        return own[0] if len(own) == 1 else torch.cat(own)
 
     @property
     def parts(self) -> Iterator[tuple[slice, float]]:
@@ -46,7 +58,7 @@ class Product:
 
 
 Factors = Sequence[Tensor | None]
-"""A and B of every layer of a product in turn, None where it has no adapter."""
+"""A and B of every layer of a product in turn, None where it has no adapter; the weights where those train."""
 
 
 def parallel(x: Tensor, *layers: Any) -> Tensor:
@@ -59,7 +71,7 @@ def parallel(x: Tensor, *layers: Any) -> Tensor:
     if torch.is_grad_enabled() or any(product.strengths):
         out = _Parallel.apply(x, product, *factors)  # type: ignore[no-untyped-call]  # of torch
     else:
-        out = functional.linear(x, product.weight).float()
+        out = functional.linear(x, product.matrix(factors)).float()
     bias = _bias(product, layers)
     return out if bias is None else out + bias
 
@@ -74,7 +86,7 @@ def onto(residual: Tensor, x: Tensor, layer: Any) -> Tensor:
     if torch.is_grad_enabled() or any(product.strengths):
         out = _Onto.apply(residual, x, product, *factors)  # type: ignore[no-untyped-call]  # of torch
     else:
-        out = residual + functional.linear(x, product.weight)
+        out = residual + functional.linear(x, product.matrix(factors))
     bias = _plain(layer).bias
     return out if bias is None else torch.add(out, bias)
 
@@ -126,6 +138,8 @@ def fixed(eighths: eighth.Eighths | None, *layers: Any) -> Fixed | None:
     if found is None:
         return None
     product, factors = found
+    if product.weight is None:
+        return None
     beside = _Beside(product, [None if one is None else one.detach() for one in factors])
     down, up = (beside.down.T.contiguous(), beside.up.T.contiguous()) if beside else (None, beside.up)
     rounded = eighths.of(product.weight) if eighths is not None else None
@@ -145,7 +159,10 @@ def join(layers: Sequence[Any]) -> None:
 
 
 def _product(layers: Sequence[Any]) -> tuple[Product, Factors] | None:
-    """The layers as one product, None unless each is a frozen linear layer of ours, plain or with a low-rank update."""
+    """The layers as one product, None unless they are linear layers of ours: all to be trained, or all frozen."""
+    if all(type(layer) is Linear and layer.weight.requires_grad for layer in layers):
+        widths = tuple(len(layer.weight) for layer in layers)
+        return Product(None, layers[0].compute, widths, (0.0,) * len(layers)), [layer.weight for layer in layers]
     weights: list[Tensor] = []
     factors: list[Tensor | None] = []
     strengths: list[float] = []
@@ -162,7 +179,12 @@ def _product(layers: Sequence[Any]) -> tuple[Product, Factors] | None:
     weight = weights[0] if len(weights) == 1 else _joined(weights)
     if weight is None:
         return None
-    return Product(weight.detach(), tuple(map(len, weights)), tuple(strengths)), factors
+    return Product(weight.detach(), weight.dtype, tuple(map(len, weights)), tuple(strengths)), factors
+
+
+def _learn(factors: Factors) -> bool:
+    """Whether anything beside the product's input has a gradient."""
+    return any(factor is not None for factor in factors)
 
 
 def _bias(product: Product, layers: Sequence[Any]) -> Tensor | None:
@@ -170,7 +192,7 @@ def _bias(product: Product, layers: Sequence[Any]) -> Tensor | None:
     biases = [_plain(layer).bias for layer in layers]
     if all(bias is None for bias in biases):
         return None
-    zeros = (torch.zeros(width, device=product.weight.device) for width in product.widths)
+    zeros = (torch.zeros(width, device=_plain(layers[0]).weight.device) for width in product.widths)
     return torch.cat([zero if bias is None else bias.float() for bias, zero in zip(biases, zeros, strict=True)])
 
 
@@ -206,10 +228,10 @@ class _Beside:
     """
 
     def __init__(self, product: Product, factors: Factors) -> None:
-        dtype = product.weight.dtype
-        given = [a for a in factors[::2] if a is not None]
+        dtype = product.dtype
+        given = [a for a in factors[::2] if a is not None] if product.weight is not None else []
         self.places: list[tuple[slice, slice, float] | None] = []
-        self.down = self.up = product.weight.new_empty(0)
+        self.down = self.up = torch.empty(0)
         if not given:
             return
         self.down = torch.cat(given).to(dtype)
@@ -256,22 +278,24 @@ def _delta(x: Tensor, product: Product, factors: Factors) -> tuple[Tensor, Tenso
 
 def _backward(ctx: Any, grad: Tensor, needed: bool, x: Tensor, low: Tensor, factors: Factors) -> list[Tensor | None]:
     """Gradients of the product's input, then of its factors."""
-    weight = ctx.product.weight
-    grad = grad.to(weight.dtype)
-    through = torch.mm(grad, weight) if needed else None
-    beside = _Beside(ctx.product, factors)
+    product: Product = ctx.product
+    grad = grad.to(product.dtype)
+    through = torch.mm(grad, product.matrix(factors)) if needed else None
+    if product.weight is None:
+        return [through, *(torch.mm(grad[:, columns].T, x).float() for columns, _ in product.parts)]
+    beside = _Beside(product, factors)
     return [through, *(beside.gradients(grad, x, low, through) if beside else [None] * len(factors))]
 
 
 class _Parallel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
-        out = functional.linear(x, product.weight).float()
+        out = functional.linear(x, product.matrix(factors)).float()
         low, delta = _delta(x, product, factors)
         if delta is not None:
             out.add_(delta)
         ctx.product = product
-        ctx.save_for_backward(None if low is None else x, low, *factors)
+        ctx.save_for_backward(x if _learn(factors) else None, low, *factors)
         return out
 
     @staticmethod
@@ -284,12 +308,12 @@ class _Parallel(torch.autograd.Function):
 class _Onto(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, residual: Tensor, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
-        out = residual + functional.linear(x, product.weight)
+        out = residual + functional.linear(x, product.matrix(factors))
         low, delta = _delta(x, product, factors)
         if delta is not None:
             out.add_(delta)
         ctx.product = product
-        ctx.save_for_backward(None if low is None else x, low, *factors)
+        ctx.save_for_backward(x if _learn(factors) else None, low, *factors)
         return out
 
     @staticmethod
@@ -304,10 +328,10 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
-        both = functional.linear(x, product.weight)
+        both = functional.linear(x, product.matrix(factors))
         width = product.widths[0]
         low, delta = _delta(x, product, factors)
-        if delta is None and not ctx.needs_input_grad[0]:
+        if not (_learn(factors) or ctx.needs_input_grad[0]):
             return functional.silu(both[:, :width]).mul_(both[:, width:])
         out = torch.empty(len(x), width, dtype=both.dtype, device=x.device)
         for rows in _blocks(len(x)):
@@ -316,7 +340,7 @@ class _Gated(torch.autograd.Function):
                 both[rows] = block.add_(delta[rows])
             out[rows] = functional.silu(block[:, :width]).mul_(block[:, width:])
         ctx.product = product
-        ctx.save_for_backward(None if low is None else x, low, both, *factors)
+        ctx.save_for_backward(x if _learn(factors) else None, low, both, *factors)
         return out
 
     @staticmethod
