@@ -17,12 +17,23 @@ from safetensors import safe_open
 from torch import Tensor
 
 from tunesmith.core.errors import Mistake
-from tunesmith.engine import checkpoints, optimizers
+from tunesmith.engine import aside, checkpoints, optimizers
+from tunesmith.engine.aside import Aside
 from tunesmith.engine.fit import Job
 from tunesmith.engine.loop import Guard
 from tunesmith.methods._attachment import attached
 
 FILES = {"weights.safetensors", "optimizer.safetensors", "state.json"}
+
+
+OPTIMIZERS = [("adamw", 0.9), ("adam", 0.9), ("sgd", 0.9), ("sgd", 0.0)]
+OPTIMIZERS += [(name, 0.9) for name in ("adafactor", "lion", "muon")]
+
+
+def _ones() -> Aside:
+    best = Aside()
+    best.put({"a": torch.ones(2)})
+    return best
 
 
 def _guard(job: Job, optimizer: str = "adamw", steps: int = 3, seed: int = 0, momentum: float = 0.9) -> Guard:
@@ -47,14 +58,16 @@ def _state(guard: Guard) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "bitfit", "prompt_tuning"])
-@pytest.mark.parametrize(("optimizer", "momentum"), [("adamw", 0.9), ("adam", 0.9), ("sgd", 0.9), ("sgd", 0.0)])
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize(("optimizer", "momentum"), OPTIMIZERS)
 def test_what_was_saved_comes_back(
-    method: str, optimizer: str, momentum: float, make_job: Callable[..., Job], tmp_path: Path
+    method: str, optimizer: str, momentum: float, on_disk: bool, make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     settings = {"name": method, "init": "random"} if method == "prompt_tuning" else {"name": method}
     job = make_job(method=settings)
     guard = _guard(job, optimizer, momentum=momentum)
-    best = {name: parameter.detach() + 1 for name, parameter in checkpoints.trained(job.prepared.model)}
+    best = Aside(tmp_path / "best" if on_disk else None)
+    best.put({name: parameter.detach() + 1 for name, parameter in checkpoints.trained(job.prepared.model)})
     told = {"note": "é", "numbers": [0.1, 1 / 3]}
     torch.manual_seed(77)
     path = checkpoints.save(tmp_path, 7, job.prepared.model, guard, told, best)
@@ -65,16 +78,16 @@ def test_what_was_saved_comes_back(
     other_guard.losses.clear()
     assert checkpoints.latest(tmp_path) == path
     assert checkpoints.state(path) == told
-    step, other_best = checkpoints.load(path, other.prepared.model, other_guard)
-    assert step == 7
+    other_best = Aside(tmp_path / "other" if on_disk else None)
+    assert checkpoints.load(path, other.prepared.model, other_guard, other_best) == 7
     for ours, theirs in zip(_state(other_guard), _state(guard), strict=True):
         assert torch.equal(ours, theirs)
-    assert other_best is not None
-    assert all(torch.equal(other_best[name], best[name]) for name in best)
+    put, back = dict(best.items()), dict(other_best.items())
+    assert put.keys() == back.keys()
+    assert all(torch.equal(back[name], put[name]) for name in put)
     assert torch.equal(torch.rand(3), drawn)  # dropout goes on where it was
     assert list(other_guard.losses) == [1.5, 1 / 3]
-    assert other_guard.kept is not None
-    assert other_guard.kept[0] == 7
+    assert other_guard.kept == 7
 
     # And both go on alike.
     for each in (guard, other_guard):
@@ -92,14 +105,14 @@ def test_what_a_method_remembers_comes_back(make_job: Callable[..., Job], tmp_pa
     there.memory["importance"] = torch.arange(4.0)
     path = checkpoints.save(tmp_path, 1, job.prepared.model, _guard(job), {})
     assert checkpoints.latest(tmp_path) == path
-    checkpoints.load(path, other.prepared.model, _guard(other))
+    checkpoints.load(path, other.prepared.model, _guard(other), Aside())
     assert here.memory.keys() == {"importance"}
     assert torch.equal(here.memory["importance"], torch.arange(4.0))
 
 
 def test_no_file_is_a_pickle(make_job: Callable[..., Job], tmp_path: Path) -> None:
     job = make_job()
-    path = checkpoints.save(tmp_path, 1, job.prepared.model, _guard(job), {}, {"a": torch.ones(2)})
+    path = checkpoints.save(tmp_path, 1, job.prepared.model, _guard(job), {}, _ones())
     assert {file.name for file in path.iterdir()} == FILES | {"best.safetensors"}
     for file in path.iterdir():
         if file.suffix == ".json":
@@ -145,8 +158,9 @@ def test_a_disk_that_fills_up_leaves_the_earlier_ones_and_nothing_else(
         save_file(tensors, path)
 
     monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(aside, "save_file", full)
     with pytest.raises(Mistake, match=r"disk is full.*output_dir"):
-        checkpoints.save(tmp_path, 2, job.prepared.model, guard, {}, {"a": torch.ones(2)})
+        checkpoints.save(tmp_path, 2, job.prepared.model, guard, {}, _ones())
     assert list(tmp_path.iterdir()) == [first]
     assert {file.name for file in first.iterdir()} == FILES
 
@@ -180,5 +194,5 @@ def test_another_method_is_refused_and_nothing_changed(
     guard = _guard(wrong, steps=1)
     before = _state(guard)
     with pytest.raises(Mistake, match="another model or method"):
-        checkpoints.load(path, wrong.prepared.model, guard)
+        checkpoints.load(path, wrong.prepared.model, guard, Aside())
     assert all(torch.equal(a, b) for a, b in zip(_state(guard), before, strict=True))

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
+from tunesmith.core.config import OptimizerName
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded
 from tunesmith.engine import checkpoints, journal
@@ -519,11 +520,59 @@ def test_a_folder_with_another_run_is_refused(
     assert _same(_weights(other), before)
 
 
-def test_a_resumed_run_goes_back_to_the_same_state_when_the_loss_leaps(
+@pytest.mark.parametrize("optimizer", sorted(set(get_args(OptimizerName)) - {"adamw8bit"}))
+def test_every_optimizer_goes_on_as_if_it_had_not_been_killed(
+    optimizer: str, make_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    def kill(step: Step) -> None:
+        if step.number == 8:
+            raise Killed
+
+    keys = {**FULL_LIFE, "optimizer": optimizer, "learning_rate": 0.001, "method": "full"}
+    whole, killed = make_job(tmp_path / "whole", **keys), make_job(tmp_path / "killed", **keys)
+    fit(whole)
+    with pytest.raises(Killed):
+        fit(killed, kill)
+    resumed = make_job(tmp_path / "killed", **keys)
+    fit(resumed)
+    assert _metrics(resumed) == _metrics(whole)
+    assert _same(_weights(resumed), _weights(whole))
+
+
+def test_what_is_large_is_put_aside_on_disk_and_the_run_is_the_same(
     make_job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Checkpoints are made at 7, 14 and 21, beside the states kept at 5, 10, 15 and 20."""
+    """The best weights are an earlier step's, so they come back from there; and nothing stays behind."""
+    small = make_job(tmp_path / "small", **FULL_LIFE)
+    done, in_memory = fit(small), small.trained_bytes
+    monkeypatch.setattr(fit_module, "LARGE_MB", 0)
+    large = make_job(tmp_path / "large", **FULL_LIFE)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    seen: list[set[str]] = []
+    assert fit(large, lambda step: seen.append(_names(tmp_path / "large" / ".aside"))).best_step == done.best_step
+    assert seen[0] == {"good.safetensors"}
+    assert seen[-1] == {"good.safetensors", "best.safetensors"}
+    homeless = make_job(**FULL_LIFE)
+    fit(homeless)
+    assert _same(_weights(large), _weights(small))
+    assert _same(_weights(homeless), _weights(small))
+    assert not (tmp_path / "large" / ".aside").exists()
+    assert _names(tmp_path / "temporary") == set()
+    assert large.trained_bytes < 0.6 * in_memory  # two numbers fewer of five, beside the spare gradient
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("large_mb", [200, 0])
+def test_a_resumed_run_goes_back_to_the_same_state_when_the_loss_leaps(
+    large_mb: int, make_job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints are made at 7, 14 and 21, beside the states kept at 5, 10, 15 and 20; in memory, or on disk."""
     monkeypatch.setattr(fit_module, "KEEP_EVERY", 5)
+    monkeypatch.setattr(fit_module, "LARGE_MB", large_mb)
     keys = {"num_train_epochs": 6, "learning_rate": 0.01, "save_steps": 7}
     usual = sft.loss
     monkeypatch.setattr(

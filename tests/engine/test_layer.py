@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +93,23 @@ def test_one_product_with_its_adapters_is_the_layers_one_by_one(
     alone, wanted = _learned(prepared, batch)
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
     _assert_same(grads, wanted)
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_weights_that_train_learn_as_in_layers_one_by_one(
+    kind: str, toy_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = toy_model(kind)
+    prepared, batch = prepare(model, "float32"), _batch()
+    choose("methods", "full").module.attach(model, choose("methods", "full").config)
+    kept = _saved_bytes(prepared, batch)
+    together, grads = _learned(prepared, batch)
+    monkeypatch.setattr(products, "_product", lambda layers: None)
+    monkeypatch.setattr(head, "fits", lambda head: False)
+    alone, wanted = _learned(prepared, batch)
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    _assert_same(grads, wanted)
+    assert kept < 0.9 * _saved_bytes(prepared, batch)
 
 
 def test_products_are_joined_where_they_can_be(toy_model: Callable[..., Any]) -> None:
@@ -202,25 +220,28 @@ def test_nothing_is_learned_below_the_lowest_weight_that_trains(toy_model: Calla
     assert seen == ["above"]
 
 
+@pytest.mark.parametrize("trains", [False, True])
 @pytest.mark.parametrize("block", [3, 256])
-def test_log_probabilities_without_logits(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_probabilities_without_logits(block: int, trains: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head, "BLOCK", block)
     torch.manual_seed(0)
-    hidden, weight = torch.randn(10, 16, requires_grad=True), torch.randn(50, 16)
+    hidden, weight = torch.randn(10, 16, requires_grad=True), torch.randn(50, 16, requires_grad=trains)
+    learn = (hidden, weight) if trains else (hidden,)
     at, labels = torch.tensor([9, 0, 0, 3, 4, 5, 9, 1]), torch.tensor([3, 49, 3, 0, 17, 17, 3, 8])
     upstream = torch.randn(8)
-    found, correct = head.label_logprobs(hidden, weight, at, labels)
-    (given,) = torch.autograd.grad(found @ upstream, hidden)
+    layer_of_ours = SimpleNamespace(weight=weight, compute=torch.float32)
+    found, correct = head.label_logprobs(hidden, layer_of_ours, at, labels)
+    given = torch.autograd.grad(found @ upstream, learn)
     scores = hidden @ weight.T
     wanted = torch.log_softmax(scores, dim=-1)[at, labels]
-    (expected,) = torch.autograd.grad(wanted @ upstream, hidden)
+    expected = torch.autograd.grad(wanted @ upstream, learn)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
     torch.testing.assert_close(given, expected, rtol=0, atol=1e-5)
     assert torch.equal(correct, scores.argmax(-1)[at] == labels)
 
 
 def test_a_head_that_trains_learns_too(toy_model: Callable[..., Any]) -> None:
-    """A head of its own (not tied) with an adapter, or trained whole, goes the usual way."""
+    """A head of its own (not tied) with an adapter goes the usual way."""
     model = toy_model("llama", tie_word_embeddings=False)
     prepared = _adapted(model, target_modules=["lm_head"])
     assert not head.fits(prepared.head)

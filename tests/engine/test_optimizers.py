@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
+from transformers.optimization import Adafactor, get_scheduler
 
+from tunesmith.core.config import LrSchedulerKwargs, OptimizerName, ScheduleName
+from tunesmith.core.errors import Mistake
 from tunesmith.engine import optimizers
 
 RATE, DECAY = 0.1, 0.05
@@ -16,7 +22,9 @@ PLAIN: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": lambda groups: torch.optim.AdamW(groups, lr=RATE, foreach=False, fused=False),
     "adam": lambda groups: torch.optim.Adam(groups, lr=RATE, foreach=False, fused=False),
     "sgd": lambda groups: torch.optim.SGD(groups, lr=RATE, momentum=0.8, foreach=False, fused=False),
+    "adafactor": lambda groups: Adafactor(groups, lr=RATE, relative_step=False, scale_parameter=False),
 }
+ALL = sorted(set(get_args(OptimizerName)) - {"adamw8bit"})
 
 
 def _weights() -> tuple[Tensor, Tensor]:
@@ -26,7 +34,7 @@ def _weights() -> tuple[Tensor, Tensor]:
     return matrix.requires_grad_(True), vector.requires_grad_(True)
 
 
-def _move(optimizer: torch.optim.Optimizer, weights: tuple[Tensor, ...], steps: int = 6) -> None:
+def _move(optimizer: Any, weights: tuple[Tensor, ...], steps: int = 6) -> None:
     generator = torch.Generator().manual_seed(3)
     for _ in range(steps):
         for weight in weights:
@@ -57,6 +65,61 @@ def test_adam_takes_the_first_step_by_hand() -> None:
     optimizer.step()
     # Decay first: w (1 - 0.1 · 0.5) = 0.95 w; then - 0.1 · sign(g).
     torch.testing.assert_close(weight.detach(), torch.tensor([[0.95 - 0.1, -1.9 + 0.1]]), rtol=0, atol=1e-6)
+
+
+def test_muon_moves_matrices_as_torch_does_and_the_rest_by_adamw() -> None:
+    matrix, vector = _weights()
+    embedding = torch.randn(6, 4, generator=torch.Generator().manual_seed(5)).requires_grad_(True)
+    other_matrix, other_vector = _weights()
+    other_embedding = embedding.detach().clone().requires_grad_(True)
+    everything = [matrix, vector, embedding]
+    ours = optimizers.make("muon", everything, learning_rate=RATE, weight_decay=DECAY, embeddings=[embedding])
+    muon = torch.optim.Muon([other_matrix], lr=RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw")
+    adamw = PLAIN["adamw"](
+        [{"params": [other_vector], "weight_decay": 0.0}, {"params": [other_embedding], "weight_decay": DECAY}]
+    )
+    _move(ours, (matrix, vector, embedding))
+    both = SimpleNamespace(step=lambda: (muon.step(), adamw.step()))
+    _move(both, (other_matrix, other_vector, other_embedding))
+    for weight, other in zip(everything, (other_matrix, other_vector, other_embedding), strict=True):
+        torch.testing.assert_close(weight, other, rtol=0, atol=1e-6)
+
+
+def test_lion_takes_its_first_steps_by_hand() -> None:
+    """g₁ = (3, -1) leaves m = (0.03, -0.01); with g₂ = (-0.2, 2), c = 0.9 m + 0.1 g₂ = (0.007, 0.191)."""
+    weight = torch.tensor([[1.0, -2.0]], requires_grad=True)
+    optimizer = optimizers.make("lion", [weight], learning_rate=0.1, weight_decay=0.5)
+    weight.grad = torch.tensor([[3.0, -1.0]])
+    optimizer.step()
+    # Decay first: w (1 - 0.1 · 0.5) = 0.95 w; then - 0.1 · sign(g).
+    torch.testing.assert_close(weight.detach(), torch.tensor([[0.95 - 0.1, -1.9 + 0.1]]), rtol=0, atol=1e-6)
+    weight.grad = torch.tensor([[-0.2, 2.0]])
+    optimizer.step()
+    after = torch.tensor([[0.85 * 0.95 - 0.1, -1.8 * 0.95 - 0.1]])
+    torch.testing.assert_close(weight.detach(), after, rtol=0, atol=1e-6)
+
+
+def test_a_missing_library_is_told_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(Mistake, match=r"adamw8bit.*bitsandbytes.*pip install bitsandbytes"):
+        optimizers.make("adamw8bit", list(_weights()), learning_rate=RATE)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_it_remembers_was_counted(name: str) -> None:
+    """All but what is a number a row or column: adafactor's factors, and the steps taken."""
+    embedding = torch.randn(40, 30).requires_grad_(True)
+    weights = [torch.randn(50, 60).requires_grad_(True), torch.randn(70).requires_grad_(True), embedding]
+    optimizer = optimizers.make(name, weights, learning_rate=RATE, embeddings=[embedding])
+    _move(optimizer, tuple(weights))
+    kept = sum(slot.numel() for slot in optimizers.slots(optimizer)[0].values() if slot.dtype == torch.float32)
+    counted = optimizers.slot_numbers(name, weights, [embedding])
+    assert counted <= kept <= counted + 50 + 60 + 40 + 30 + 2 * len(weights)
+
+
+def test_names_in_the_task_file_are_those_there_are() -> None:
+    assert set(get_args(OptimizerName)) == {*optimizers.SLOTS} == {*optimizers._MAKERS, "muon"}
+    assert set(get_args(ScheduleName)) == {*optimizers.SHAPES, "slanted_triangular"}
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -105,7 +168,33 @@ def test_the_slanted_triangle_is_the_papers() -> None:
     assert factors == pytest.approx([(1 + 31 * share) / 32 for share in shares])
 
 
-@pytest.mark.parametrize("shape", ["constant", "linear", "cosine", "slanted_triangular"])
+@pytest.mark.parametrize(
+    ("shape", "ours", "theirs"),
+    [
+        ("constant_with_warmup", {}, {}),
+        ("linear", {}, {}),
+        ("cosine", {}, {}),
+        ("cosine_with_restarts", {"num_cycles": 3}, {"num_cycles": 3}),
+        ("cosine_with_min_lr", {"min_lr_rate": 0.2}, {"min_lr_rate": 0.2}),
+        ("polynomial", {"power": 2.0}, {"power": 2.0, "lr_end": 0.0}),
+        ("polynomial", {"power": 2.0, "min_lr_rate": 0.25}, {"power": 2.0, "lr_end": 0.25}),
+        ("inverse_sqrt", {}, {}),
+        ("warmup_stable_decay", {"decay_ratio": 0.25}, {"num_decay_steps": 10}),
+        ("warmup_stable_decay", {"decay_ratio": 0.5, "min_lr_rate": 0.1}, {"num_decay_steps": 20, "min_lr_ratio": 0.1}),
+    ],
+)
+def test_after_the_warm_up_it_is_that_of_transformers(shape: str, ours: Any, theirs: Any) -> None:
+    """The warm-up differs: ours takes its first step at more than nothing."""
+    steps, warmup = 50, 10
+    dummy = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = get_scheduler(shape, dummy, warmup, steps, scheduler_specific_kwargs=theirs)
+    told = LrSchedulerKwargs(**ours)
+    for step in range(warmup, steps):
+        found = optimizers.factor(step, steps, warmup_ratio=warmup / steps, shape=shape, told=told)
+        assert found == pytest.approx(schedule.lr_lambdas[0](step), abs=1e-9)
+
+
+@pytest.mark.parametrize("shape", get_args(ScheduleName))
 @pytest.mark.parametrize("warmup_ratio", [0.0, 0.05, 0.99])
 @pytest.mark.parametrize("steps", [1, 2, 3, 100])
 def test_no_step_is_wasted(shape: str, warmup_ratio: float, steps: int) -> None:

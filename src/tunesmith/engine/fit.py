@@ -38,6 +38,8 @@ from tunesmith.engine.scoring import sequence_logprobs
 
 MOST_TOKENS = 1024
 """Flat tokens in a pack: past this a CPU gains no speed, and memory grows."""
+MOST_TOKENS_BESIDE_LARGE = 512
+"""The same where so much trains that memory is short: a pack's own cost, rounding all weights once, is a twentieth."""
 KEEP_EVERY = 25
 """Steps between the states that are kept to go back to."""
 KEEP_EVERY_ON_GPU = 250
@@ -135,7 +137,7 @@ class Job:
             self.prepared,
             self.kept,
             limit_mb=memory_limit_mb(self.project),
-            most=max(MOST_TOKENS, self.longest),
+            most=max(MOST_TOKENS_BESIDE_LARGE if self.is_large else MOST_TOKENS, self.longest),
             longest=self.longest,
             targets_share=targets,
             trained_bytes=self.trained_bytes,
@@ -148,11 +150,15 @@ class Job:
 
     @property
     def trained_bytes(self) -> float:
-        """What comes to the trained weights: gradients, optimizer slots, and, unless on disk, good and best states."""
-        weights = sum(parameter.numel() for parameter in self.trained)
+        """What comes to the trained weights: gradients, optimizer slots, and, unless on disk, good and best states.
+
+        The largest weight's gradient is there twice more for a moment: of its two uses where it is tied, or as a sum.
+        """
+        sizes = [parameter.numel() for parameter in self.trained]
+        weights = sum(sizes)
         slots = optimizers.slot_numbers(self.project.optimizer, self.trained, self.embeddings)
         aside = 0 if self.is_large else weights + slots + (weights if self.validation or self.gate else 0)
-        return 4 * (weights + slots + aside)
+        return 4 * (weights + slots + aside + 2 * max(sizes))
 
     @property
     def embeddings(self) -> list[Tensor]:

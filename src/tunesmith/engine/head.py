@@ -21,6 +21,8 @@ from tunesmith.engine.linear import Linear
 
 BLOCK = 256
 """Positions whose logits exist at a time."""
+TOKENS = 8192
+"""Rows of a head whose gradient is computed at a time, beside the gradient of all."""
 
 
 def fits(head: Any) -> bool:
@@ -85,7 +87,8 @@ def _learned(
         shares.index_put_((inside, labels[mine]), grad[mine], accumulate=True)
         through = shares.to(dtype)
         back[rows] = torch.mm(through, weight)
-        learned += torch.mm(through.T, block)
+        for part, into in zip(torch.split(through, TOKENS, 1), torch.split(learned, TOKENS), strict=True):
+            into += torch.mm(part.T, block)
     return back, learned
 
 

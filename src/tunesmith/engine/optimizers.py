@@ -245,9 +245,9 @@ USUAL = LrSchedulerKwargs()
 def factor(step: int, steps: int, *, warmup_ratio: float, shape: str, told: LrSchedulerKwargs = USUAL) -> float:
     """What the peak learning rate is multiplied with at `step` (0-based) of `steps`.
 
-    Rises linearly over the first `warmup_ratio` of the steps, then follows the shape of that name. ``slanted_triangular`` has a
-    rise of its own: in a line from a 32nd over the first tenth of the steps, whatever `warmup_ratio`, and back again
-    (arXiv 1801.06146, eq. 3).
+    Rises linearly over the first `warmup_ratio` of the steps, then follows the shape of that name.
+    ``slanted_triangular`` has a rise of its own: in a line from a 32nd over the first tenth of the steps, whatever
+    `warmup_ratio`, and back again (arXiv 1801.06146, eq. 3).
     """
     if shape == "slanted_triangular":
         return _slanted(step, steps)

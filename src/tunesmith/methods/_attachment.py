@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tunesmith.core.errors import Mistake, nearest
+from tunesmith.core.files import disk_mistakes
 from tunesmith.methods import _head
 
 _KEY = "tunesmith_attachment"
+LARGE_MB = 200
+"""Tensors of the base above this are kept aside in a file while others are trained in their place."""
 
 
 @dataclass
@@ -101,8 +107,8 @@ def expect(model: nn.Module, method: str) -> Attachment:
 def train_in_place(model: nn.Module, method: str, names: Iterable[str], config: Any = None) -> None:
     """Claim the model for `method` and make the base's own parameters `names` trainable, in float32.
 
-    Their tensors are kept for `release`: that costs 4 bytes a number beside them. Tied parameters are one object and
-    stay tied. Raises Mistake for a quantized parameter, which has no gradient.
+    Their tensors are kept for `release`, large ones in a file: that costs 4 bytes a number beside them. Tied parameters
+    are one object and stay tied. Raises Mistake for a quantized parameter, which has no gradient.
     """
     wanted = set(names)
     chosen = [(name, parameter) for name, parameter in model.named_parameters() if name in wanted]
@@ -113,10 +119,32 @@ def train_in_place(model: nn.Module, method: str, names: Iterable[str], config: 
                 "expected a model that is not quantized; load it unquantized or type --method.name lora"
             )
     attachment = claim(model, method, config)
-    for name, parameter in chosen:
-        attachment.originals[name] = parameter.data
+    attachment.originals = _in_file({name: parameter.data for name, parameter in chosen})
+    for _, parameter in chosen:
         parameter.data = parameter.data.to(torch.float32, copy=True)
         parameter.requires_grad_(True)
+
+
+def _in_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors where they are small; else mapped from a file without a name, so that only reading takes memory.
+
+    Those on a GPU stay there. Raises Mistake when the folder for temporary files is full.
+    """
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    if size <= LARGE_MB * 1e6 or any(tensor.device.type != "cpu" for tensor in tensors.values()):
+        return tensors
+    storages = {str(t.untyped_storage().data_ptr()): t.untyped_storage() for t in tensors.values()}
+    with tempfile.TemporaryDirectory(prefix="tunesmith-") as folder:
+        file = Path(folder) / "originals.safetensors"
+        with disk_mistakes(file, "set TMPDIR to a place with room"):
+            save_file({place: torch.empty(0, dtype=torch.uint8).set_(whole) for place, whole in storages.items()}, file)
+        mapped = load_file(file)
+    found = {}
+    for name, tensor in tensors.items():  # those that lay end to end in one storage do again: products count on it
+        whole = mapped[str(tensor.untyped_storage().data_ptr())].view(tensor.dtype)
+        start = whole.storage_offset() + tensor.storage_offset()
+        found[name] = whole.as_strided(tensor.shape, tensor.stride(), start)
+    return found
 
 
 def trained_in_place(model: nn.Module, method: str) -> dict[str, Tensor]:
