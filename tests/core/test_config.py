@@ -74,7 +74,8 @@ optimizer: adamm
         "task.yaml:10: tasks: there is no 'clasification'; did you mean 'classification'?",
         "task.yaml:11: budget: got 20; expected keys below it: minutes, memory_gb, price_per_hour",
         "task.yaml:12: max_length: got 'many'; expected a valid integer",
-        "task.yaml:13: optimizer: got 'adamm'; expected 'adamw', 'adam' or 'sgd'",
+        "task.yaml:13: optimizer: got 'adamm'; expected 'adamw', 'adam', 'sgd', 'adafactor', 'adamw8bit', 'lion' "
+        "or 'muon'",
         "task.yaml: model is missing; expected a catalogue name, hub id, folder or .gguf file",
         "--shots: shots: got -1; expected a number greater than or equal to 0",
         "--weight_decay: weight_decay: got 'heavy'; expected a valid number",
