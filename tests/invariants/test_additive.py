@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -140,3 +141,19 @@ def test_behind_frozen_weights_in_bfloat16_what_trains_is_float32(method: dict[s
     trained = Pair.trained(prepared.model)
     assert {p.dtype for p in trained.values()} == {torch.float32}
     assert any(p.grad is not None and p.grad.count_nonzero() for p in trained.values())
+
+
+@each_method
+def test_layers_computed_again_in_the_backward_pass_give_the_same_gradients(
+    method: dict[str, Any], toy_model: ToyModel
+) -> None:
+    found = []
+    for again in (False, True):
+        pair = Pair(toy_model, "llama", method)
+        prepared = replace(pair.ours, recompute=again)
+        for rows in (ROWS[:3], ROWS):  # a pass of another shape before must leave nothing behind
+            batch = pack(rows, prefix=pair.prefix, share=False)
+            (forward(prepared, batch).logprobs * batch.weights).sum().backward()
+        found.append({name: parameter.grad for name, parameter in pair.trained(prepared.model).items()})
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=0, atol=1e-5 * float(gradient.abs().max()))
