@@ -120,13 +120,31 @@ def make(toy_model: Callable[..., Any]) -> Callable[..., Any]:
     return build
 
 
+class Look:
+    """A look at `IDS`, for methods that choose by the data; see `methods/_survey.py`."""
+
+    seed = 0
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def gradients(self, names: list[str], note: Callable[[str, Tensor], None], rows: int) -> None:
+        parameters = [self.model.get_parameter(name) for name in names]
+        likelihood = logits(self.model).log_softmax(-1)[0, :-1].gather(-1, IDS[0, 1:, None]).sum()
+        for name, gradient in zip(names, torch.autograd.grad(likelihood, parameters), strict=True):
+            note(name, gradient)
+
+
 @pytest.fixture
-def case(name: str, toy_tokenizer: Any) -> Case:
+def case(name: str, toy_tokenizer: Any, request: pytest.FixtureRequest, make: Callable[..., Any]) -> Case:
     keys = VARIANTS.get(name, {})
     name = name.partition(" ")[0]
     method, config = choice("methods", name), choose("methods", name, **keys).config
     if hasattr(method, "resolve"):
         config = method.resolve(config, toy_tokenizer, "Is this movie review positive?")
+    if hasattr(method, "survey"):
+        model = make(request.node.callspec.params.get("kind", "llama"))
+        config = method.survey(model, config, Look(model))
     return Case(name, method, config)
 
 

@@ -40,6 +40,18 @@ def against_forgetting(climb: Mapping[str, Any], finished: Iterable[Mapping[str,
     return _scatters(climb, points, across, bound=climb.get("max_kl"))
 
 
+def importance(config: Mapping[str, Any]) -> list[str]:
+    """How the importance of a model's weights lies over its layers, where a method ranked them; [] elsewhere.
+
+    Layers of which something is trained stand out.
+    """
+    ranked, rows = config.get("importance") or {}, config.get("rows") or {}
+    trained = {place for place in ranked if any(f"{path}.".startswith(f"{place}.") for path in rows)}
+    up = Axis("share of the importance", lambda share: f"{100 * share:.3g} %")
+    drawn = (plots.bars(ranked, trained, "layer, 0 is nearest to the input", up, frame) for frame in FRAMES)
+    return [picture for picture in drawn if picture]
+
+
 def lay_bars(finished: Sequence[dict[str, Any]]) -> None:
     """Give each rung its interval as percentages of the range that all of them take, for the bars in the table."""
     points = [_point(rung, "value") for rung in finished]

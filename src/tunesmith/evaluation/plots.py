@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -128,6 +128,31 @@ def curve(rows: Sequence[Mapping[str, Any]], frame: Frame = SMALL, name: str = "
     return _svg(parts, frame, f"Learning curve{' of ' + name if name else ''}: {', '.join(said)}.")
 
 
+def bars(amounts_of: Mapping[str, float], strong: Collection[str], across: str, up: Axis, frame: Frame = SMALL) -> str:
+    """Amounts as bars side by side, numbered from 0 in the order given; those named in `strong` stand out.
+
+    Returns an `<svg>` element, or "" when there is nothing to draw.
+    """
+    if not amounts_of or not any(amounts_of.values()):
+        return ""
+    bottom, right = frame.height - frame.bottom, frame.width - frame.right
+    y = Scale(0.0, bounds(amounts_of.values())[1], bottom, frame.top)
+    step = (right - frame.left) / len(amounts_of)
+    every = -(-len(amounts_of) * 26 // (right - frame.left))  # a number takes 26 pixels
+    parts = [_levels(y, up, frame), _labels(across, up.label, frame)]
+    for number, (name, amount) in enumerate(amounts_of.items()):
+        left, kind = frame.left + (number + 0.12) * step, "bar strong" if name in strong else "bar"
+        parts.append(
+            f'<rect class="{kind}" x="{left:.1f}" y="{y(amount):.1f}" width="{0.76 * step:.1f}" '
+            f'height="{bottom - y(amount):.1f}"><title>{escape(name)}: {up.written(amount)}</title></rect>'
+        )
+        if number % every == 0:
+            middle = left + 0.38 * step
+            parts.append(f'<text class="tick" x="{middle:.1f}" y="{bottom + 19}" text-anchor="middle">{number}</text>')
+    said = "; ".join(f"{name} {up.written(amount)}" for name, amount in amounts_of.items())
+    return _svg(parts, frame, f"{up.label} against {across}. {said}.")
+
+
 def _svg(parts: Iterable[str], frame: Frame, spoken: str) -> str:
     return (
         f'<svg class="plot" viewBox="0 0 {frame.width} {frame.height}" width="{frame.width}" height="{frame.height}" '
@@ -136,23 +161,34 @@ def _svg(parts: Iterable[str], frame: Frame, spoken: str) -> str:
 
 
 def _grid(x: Scale, y: Scale, across: Axis, up: Axis, frame: Frame) -> str:
-    bottom, right = frame.height - frame.bottom, frame.width - frame.right
-    parts = []
-    heights, breadths = ticks(up, y.low, y.high, 5), ticks(across, x.low, x.high, max(3, frame.width // 110))
-    for amount, written in zip(heights, tick_texts(up, heights), strict=True):
-        at = y(amount)
-        parts.append(f'<line class="grid" x1="{frame.left}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text class="tick" x="{frame.left - 8}" y="{at + 4:.1f}" text-anchor="end">{written}</text>')
+    bottom, parts = frame.height - frame.bottom, [_levels(y, up, frame)]
+    breadths = ticks(across, x.low, x.high, max(3, frame.width // 110))
     for amount, written in zip(breadths, tick_texts(across, breadths), strict=True):
         at = x(amount)
         parts.append(f'<line class="tickmark" x1="{at:.1f}" x2="{at:.1f}" y1="{bottom}" y2="{bottom + 5}"/>')
         parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 19}" text-anchor="middle">{written}</text>')
-    parts.append(f'<line class="axis" x1="{frame.left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    middle, lower = (frame.left + right) / 2, frame.height - 8
-    parts.append(f'<text class="label" x="{middle:.0f}" y="{lower}" text-anchor="middle">{escape(across.label)}</text>')
     better = "" if y.start > y.end else " (lower is better, drawn higher)"
-    parts.append(f'<text class="label" x="8" y="14">{escape(up.label)}{better}</text>')
+    return "".join([*parts, _labels(across.label, up.label + better, frame)])
+
+
+def _levels(y: Scale, up: Axis, frame: Frame) -> str:
+    """The levels of a picture with their amounts, and its base line."""
+    bottom, right, parts = frame.height - frame.bottom, frame.width - frame.right, []
+    heights = ticks(up, y.low, y.high, 5)
+    for amount, written in zip(heights, tick_texts(up, heights), strict=True):
+        at = y(amount)
+        parts.append(f'<line class="grid" x1="{frame.left}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<text class="tick" x="{frame.left - 8}" y="{at + 4:.1f}" text-anchor="end">{written}</text>')
+    parts.append(f'<line class="axis" x1="{frame.left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
     return "".join(parts)
+
+
+def _labels(across: str, up: str, frame: Frame) -> str:
+    middle, lower = (frame.left + frame.width - frame.right) / 2, frame.height - 8
+    return (
+        f'<text class="label" x="{middle:.0f}" y="{lower}" text-anchor="middle">{escape(across)}</text>'
+        f'<text class="label" x="8" y="14">{escape(up)}</text>'
+    )
 
 
 def _corners(best: Sequence[Point], x: Scale, y: Scale, frame: Frame) -> list[tuple[float, float]]:

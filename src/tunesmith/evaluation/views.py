@@ -26,6 +26,8 @@ _RUNG_FIELDS = (
     *("artifact_bytes", "money", "prompt_tokens_per_query", "seconds_per_query", "forgetting_kl"),
     *("forgetting_bits_per_byte", "reason", "caution", "confusion"),
 )
+# What a method found out about each layer: too long to read, drawn instead.
+_DRAWN = ("importance", "rows")
 _CIRCUMSTANCES = ("stopped", "task", "data", "budget", "machine")
 
 
@@ -131,7 +133,7 @@ def is_finished(rung: Mapping[str, Any]) -> bool:
 
 def _rung(rung: Mapping[str, Any]) -> dict[str, Any]:
     """A rung with every field there, and its pictures."""
-    name = str(rung["name"])
+    name, config = str(rung["name"]), rung.get("config") or {}
     return {
         **dict.fromkeys(_RUNG_FIELDS),
         **rung,
@@ -142,7 +144,8 @@ def _rung(rung: Mapping[str, Any]) -> dict[str, Any]:
         "versus": _measurement(rung.get("versus_best")),
         "race": [{"learning_rate": None, "epochs": None, "value": None, **lane} for lane in rung.get("race") or ()],
         "examples": rung.get("examples") or [],
-        "settings": facts(rung.get("config") or {}),
+        "settings": facts({key: value for key, value in config.items() if key not in _DRAWN}),
+        "importance": pictures.importance(config),
         "heat": _heat(rung.get("confusion")),
         "picture": plots.curve(rung.get("curve") or (), plots.SMALL, name),
     }

@@ -29,6 +29,8 @@ and, where it applies,
 * `begin(model, config, read)`: a better start than `attach` alone can make, for a method that needs the model's own
   keys and values for a text: `read(ids)` gives them, `[tokens, layers, 2, kv width]` (see `engine.begin`);
 * `MODEL_TYPES`: the types of models (`model_type`) it can be laid on, where it is not any; `attach` raises Mistake;
+* `survey(model, config, look)`: a Config with what only the data know filled in, seen with the plain base through a
+  `_survey.Look`; called after `resolve`, once a run (`recipes/_method.py` keeps what it found);
 * `prefix_tokens(model)`: ids of virtual tokens, counted on from the embedding's rows, that stand before every sequence;
 * `SCHEDULE`: the `lr_scheduler_type` that belongs to it when nobody says another;
 * `resting(model, step, steps)`: its parameters that are left as they are at optimizer step `step` of `steps`;

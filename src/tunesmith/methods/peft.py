@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from tunesmith.core.config import Section
 from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import say
-from tunesmith.methods import _attachment, _peft_settings, _peft_types, _targets
+from tunesmith.methods import _attachment, _head, _peft_settings, _peft_types, _targets
 
 FAMILY = "other"
 GOOD_FOR = "what has no file of its own here: any type of the peft library"
@@ -87,10 +87,14 @@ def attach(model: nn.Module, config: Config) -> None:
     try:
         with warnings.catch_warnings(record=True, action="default") as told:
             tuner = _peft_types.tuner_class(kind)(model, settings, _ADAPTER)
-        if not any(parameter.requires_grad and id(parameter) not in own for parameter in model.parameters()):
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not any(id(parameter) not in own for parameter in trained):
             raise ValueError("it adds no weights of its own")
-        if any(parameter.requires_grad and id(parameter) in own for parameter in model.parameters()):
+        if any(id(parameter) in own for parameter in trained):
             raise ValueError("it would train the base's own weights")
+        for name, parameter in model.named_parameters():
+            if _head.holds(model, name):  # peft has just frozen it
+                parameter.requires_grad_(True)
         for tensor in [tensor for tensor in _tensors(tuner) if id(tensor) not in own and tensor.is_floating_point()]:
             tensor.data = tensor.data.float()
         _try(tuner)
@@ -162,20 +166,26 @@ def from_peft(settings: Mapping[str, Any], names: Collection[str]) -> Config:
     return Config(type=kind, **where, **_peft_types.changed(kind, settings))
 
 
-def _settings(config: Config, targets: str | list[str] | None, **keys: Any) -> Any:
-    """Peft's own config object; `keys` are defaults that lie below what the person said."""
-    return _peft_types.config_class(config.type.upper())(target_modules=targets, **keys | (config.model_extra or {}))
+def _settings(config: Config, targets: str | list[str] | None, head: tuple[str, ...] = (), **keys: Any) -> Any:
+    """Peft's own config object; `keys` are defaults that lie below what the person said.
+
+    A `head` made for the task is trained and kept by us, so peft is not told to save it.
+    """
+    said = {**keys, **(config.model_extra or {})}
+    if head and "modules_to_save" in said:
+        said["modules_to_save"] = [name for name in said["modules_to_save"] or () if name not in head] or None
+    return _peft_types.config_class(config.type.upper())(target_modules=targets, **said)
 
 
 def _settings_for(model: nn.Module, config: Config) -> Any:
     """Peft's config object with the layers to change spelled out, and how they keep their matrix."""
-    kind = config.type.upper()
+    kind, head = config.type.upper(), _head.paths(model)
     if kind in _OTHER_LAYERS:
-        return _settings(config, config.target_modules if "target_modules" in config.model_fields_set else None)
+        return _settings(config, config.target_modules if "target_modules" in config.model_fields_set else None, head)
     found = _targets.find(model, config.target_modules)
     turned = any(isinstance(layer, Conv1D) for layer in found.values())
     keys = {"fan_in_fan_out": turned} if "fan_in_fan_out" in _peft_types.keys(kind) else {}
-    return _settings(config, _targets.names_for(model, found), **keys)
+    return _settings(config, _targets.names_for(model, found), head, **keys)
 
 
 def _injected(model: nn.Module) -> _Injected:

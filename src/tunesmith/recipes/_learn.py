@@ -18,6 +18,7 @@ from tunesmith.evaluation.forgetting import Base
 from tunesmith.methods._attachment import trainable
 from tunesmith.recipes import _artifacts
 from tunesmith.recipes._forgetting import Restraint, restrain
+from tunesmith.recipes._method import settled
 from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._work import Model
 
@@ -53,7 +54,7 @@ def learn(
     goes on from its last checkpoint there. Raises Mistake where it cannot fit or learn.
     """
     restraint = restrain(project, model, len(rows), base)
-    method = resolved(project.method, project, model)
+    method = settled(project.method, project, model, rows, folder)
     seed_everything(project.seed)
     attach(model.prepared, method)
     prefix = _artifacts.prefix_of(method, model)
@@ -79,11 +80,3 @@ def learn(
     outcome.trainable_parameters = trainable(model.loaded.model).count
     outcome.config = {**method.as_dict(), "learning_rate": job.plan.learning_rate, "steps": done.steps}
     return Learned(method, Prompting(prefix=prefix), outcome, done, restraint)
-
-
-def resolved(method: Chosen, project: Project, model: Model) -> Chosen:
-    """The method with what only the tokenizer and the task know filled in."""
-    if not hasattr(method.module, "resolve"):
-        return method
-    instruction = getattr(project.task.config, "instruction", "")
-    return Chosen(method.room, method.name, method.module.resolve(method.config, model.loaded.tokenizer, instruction))

@@ -25,6 +25,7 @@ from tunesmith.prompts.budget import fitting_shots
 from tunesmith.prompts.shots import Shots
 from tunesmith.recipes import _artifacts
 from tunesmith.recipes._forgetting import Restraint
+from tunesmith.recipes._method import settled
 from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._race import race
 from tunesmith.recipes._work import Examples, Model
@@ -127,18 +128,14 @@ def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
     seed_everything(derive(bench.project.seed, name))
     own = bench.project.method
     method = own if own.name == name else choose("methods", name)
-    if hasattr(method.module, "resolve"):
-        instruction = getattr(bench.project.task.config, "instruction", "")
-        method = Chosen(
-            "methods", name, method.module.resolve(method.config, bench.model.loaded.tokenizer, instruction)
-        )
-    project = bench.project.model_copy(update={"method": method})
     after = 1.3 * bench.seconds_per_query * len(bench.validation) + bench.forgetting_seconds
     if seconds <= after:
         raise NoRoom(f"too little time: {seconds:.0f} s would be its share, and measuring alone takes {after:.0f} s")
     with _priced(bench, Outcome(name)) as outcome:
         begun = time.monotonic()
-        plan = race(bench, project, folder, seconds - after, outcome.race)
+        method = settled(method, bench.project, bench.model, bench.encoded, folder)
+        project = bench.project.model_copy(update={"method": method})
+        plan = race(bench, project, folder, seconds - after - (time.monotonic() - begun), outcome.race)
         project = project.model_copy(update={"learning_rate": plan.learning_rate})
         left = max(1.0, seconds - after - (time.monotonic() - begun))
         with attached(bench, method) as prefix:

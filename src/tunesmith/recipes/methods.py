@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ def _described(name: str) -> dict[str, Any]:
     }
 
 
+class _Blind:
+    """A look that sees nothing: how many weights a method chooses does not depend on which."""
+
+    seed = 0
+
+    def gradients(self, names: Sequence[str], note: Any, rows: int) -> None:
+        """None of any parameter."""
+
+
 def _counted(name: str, folder: Path) -> dict[str, Any]:
     import torch
 
@@ -67,6 +77,8 @@ def _counted(name: str, folder: Path) -> dict[str, Any]:
             total = sum(parameter.numel() for parameter in model.parameters())
             if hasattr(module, "resolve"):
                 config = module.resolve(config, load_tokenizer(str(folder)), "Do what is asked.")
+            if hasattr(module, "survey"):
+                config = module.survey(model, config, _Blind())
             module.attach(model, config)
     except Mistake as mistake:
         return {"model": str(folder), "reason": str(mistake)}

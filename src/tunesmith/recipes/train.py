@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from tunesmith.core.config import Chosen, Project
+from tunesmith.core.config import Project
 from tunesmith.core.machine import PeakMemory, inspect
 from tunesmith.core.progress import say
 from tunesmith.core.records import Text
@@ -20,6 +20,7 @@ from tunesmith.methods._attachment import trainable
 from tunesmith.recipes import _artifacts
 from tunesmith.recipes._bench import encode_training, encode_validation
 from tunesmith.recipes._forgetting import restrain
+from tunesmith.recipes._method import settled
 from tunesmith.recipes._objective import with_objective
 from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._record import recorded
@@ -44,7 +45,7 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
         restraint = restrain(project, model, len(encoded))
         encoded_validation = encode_validation(project, model, examples)
         before = _before(project, model, examples) if evaluate else None
-        method = resolved(project.method, project, model)
+        method = settled(project.method, project, model, encoded, folder)
         seed_everything(project.seed)
         attach(model.prepared, method)
         prefix = _artifacts.prefix_of(method, model)
@@ -97,14 +98,6 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
         _artifacts.write_json(folder / "result.json", result)
         write_run_report(folder, result)
         return result
-
-
-def resolved(method: Chosen, project: Project, model: Any) -> Chosen:
-    """The method with what only the tokenizer and the task know filled in."""
-    if not hasattr(method.module, "resolve"):
-        return method
-    instruction = getattr(project.task.config, "instruction", "")
-    return Chosen(method.room, method.name, method.module.resolve(method.config, model.loaded.tokenizer, instruction))
 
 
 def _before(project: Project, model: Model, examples: Examples) -> dict[str, Any] | None:
