@@ -129,7 +129,9 @@ class Journal:
         self.fit.curve.append({"step": step, "loss": recent, **lost, **measured})
         self._write({"step": step, **{f"{name}_loss": value for name, value in lost.items()}, **measured})
         if gate is not None and gate.outside:
-            back = f"the weights of step {self.fit.best_step}" if self.fit.best_step else "the start, nothing learned"
+            back = f"the weights of step {self.fit.best_step}"
+            if not self.fit.best_step:
+                back = "the start, nothing learned; validate more often (eval_steps) or lower learning_rate"
             self.fit.stopped = f"step {step}: {gate.outside}: back to {back}"
             say(self.fit.stopped)
             return

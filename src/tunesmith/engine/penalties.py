@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tunesmith.core.records import Encoded
 from tunesmith.engine.checkpoints import trained
-from tunesmith.engine.forward import forward, logits
+from tunesmith.engine.forward import forward, target_logits
 from tunesmith.engine.packing import pack
 from tunesmith.engine.prepare import Prepared
 from tunesmith.engine.scoring import distributions
@@ -35,9 +35,10 @@ class Leash:
     def __call__(self, prepared: Prepared, step: int, scale: float) -> float:
         """Add the gradient on the rows of this step; `prefix` stands before each. Returns the mean KL of a token."""
         places = [((step - 1) * self.rows_a_step + i) % len(self.rows) for i in range(self.rows_a_step)]
-        batch = pack([self.rows[place] for place in places], prefix=self.prefix).to(prepared.device)
+        rows = [self.rows[place] for place in places]
+        batch = pack(rows, prefix=self.prefix, share=prepared.shares).to(prepared.device)
         prepared.model.eval()
-        now = logits(prepared, batch, batch.index).log_softmax(-1)
+        now = target_logits(prepared, batch).log_softmax(-1)
         base = torch.cat([self.base[place] for place in places]).to(prepared.device).float().log_softmax(-1)
         kl = (base.exp() * (base - now)).sum(-1).mean()
         if kl.requires_grad:
@@ -82,7 +83,7 @@ def fisher(prepared: Prepared, rows: Sequence[Encoded], prefix: Sequence[int] = 
     sums = [torch.zeros_like(parameter) for parameter in parameters]
     prepared.model.eval()
     for row in rows:
-        likelihood = forward(prepared, pack([row], prefix=prefix)).logprobs.sum()
+        likelihood = forward(prepared, pack([row], prefix=prefix, share=prepared.shares)).logprobs.sum()
         for total, gradient in zip(sums, torch.autograd.grad(likelihood, parameters, allow_unused=True), strict=True):
             if gradient is not None:
                 total.addcmul_(gradient, gradient)
