@@ -113,6 +113,8 @@ def test_a_run_is_scaled_and_the_choice_is_in_the_report(runs: Path, monkeypatch
     assert chosen["value"] == max(one["value"] for one in inside)
     assert told["factor"] == chosen["factor"]
     assert json.loads(Path("runs/lora/scaled/scale.json").read_text()) == told
+    whole, less = (load_file(Path(f"runs/{one}/artifact/adapter_model.safetensors")) for one in ("lora", "lora/scaled"))
+    assert all(torch.equal(less[key], whole[key] * told["factor"]) for key in whole if "lora_B" in key)
     assert {path.name: path.read_bytes() for path in Path("runs/lora/artifact").iterdir()} == before
     page = Path("runs/lora/scaled/report.html").read_text(encoding="utf-8")
     assert told["verdict"] in page
