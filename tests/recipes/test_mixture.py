@@ -173,6 +173,20 @@ def test_an_adapter_for_each_is_the_adapter_of_that_task_alone(each: Run, tasks:
     assert tunesmith.speaker(each.folder / "tasks/label").answerer.task.name == "classification"
 
 
+@pytest.mark.parametrize("method", [{"name": "full"}, {"name": "prompt_tuning", "num_virtual_tokens": 3}])
+@pytest.mark.parametrize("adapters", ["one", "each"])
+def test_whole_models_and_soft_prompts_serve_several_tasks(method: dict[str, Any], adapters: str, tasks: Tasks) -> None:
+    task = tasks(method=method, adapters=adapters, learning_rate=1e-3, max_steps=4, forgetting={"replay": 0.2})
+    for one in task["tasks"]:
+        one["data"] = one["data"] | {"max_rows": 16, "validation": 0.1}
+    result = tunesmith.train(task)
+    assert len(result["trained"]) == (1 if adapters == "one" else 2)
+    assert all(one["receipt"]["replayed_rows"] > 0 for one in result["trained"])
+    for one in result["tasks"]:
+        told = tunesmith.evaluate(task, task_name=one["name"], artifact="runs/both", split="validation")
+        assert told["metrics"] == one["metrics"]
+
+
 def test_an_interrupted_mixture_goes_on(one: Run, tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = _learn.fit
 
