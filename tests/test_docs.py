@@ -76,6 +76,16 @@ def test_task_files_shown_are_task_files(name: str, text: str) -> None:
     assert (found if isinstance(found, config.Project) else found.shared).model
 
 
+@pytest.mark.parametrize("file", sorted((DOCS.parent / "examples").glob("*/*.yaml")), ids=lambda file: file.parent.name)
+def test_examples_are_task_files(file: Path) -> None:
+    found = load(file)
+    tasks = [found] if isinstance(found, config.Project) else [*found.tasks.values()]
+    assert {task.output_dir for task in tasks} == {f"runs/{file.parent.name}"}
+    for source in (task.data.train for task in tasks):
+        path = source["path"] if isinstance(source, dict) else source
+        assert str(path).startswith("package:"), "an example runs from packages alone"
+
+
 class Example(NamedTuple):
     """A command of errors.md: what lies in the folder, what is typed, what is said."""
 
