@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from tunesmith.core.errors import Mistake
-from tunesmith.evaluation.report import table, write_report, write_run_report
+from tunesmith.evaluation.report import table, write_mixture_report, write_report, write_run_report
 
 VOID = {"meta", "input", "br", "hr", "link", "img"}
 
@@ -139,6 +139,22 @@ def run_result() -> dict[str, Any]:
     return {**whole["rungs"][2], **about, "name": "by-hand", "metrics": whole["test"]["metrics"]}
 
 
+def mixture_result() -> dict[str, Any]:
+    whole = climb()
+    films = rung("films", 0.81, 9.0, share=0.75, passes=1.0, metrics=whole["test"]["metrics"])
+    notes = rung("notes", 0.34, 9.0, share=0.25, passes=2.5, metric="rouge_l", caution="n=20 is small: ±0.04")
+    about = {key: whole[key] for key in ("model", "command", "data", "machine")}
+    return {**about, "name": "both", "method": "lora", "tasks": [films, notes], "trained": [lora()]}
+
+
+WRITERS: dict[Callable[[Path, Any], Path], Callable[[], dict[str, Any]]] = {
+    write_report: climb,
+    write_run_report: run_result,
+    write_mixture_report: mixture_result,
+}
+"""What writes a page, and what such a page is written of."""
+
+
 def written(folder: Path, told: dict[str, Any]) -> Page:
     return Page(write_report(folder, told).read_text(encoding="utf-8"))
 
@@ -169,9 +185,9 @@ def test_a_price_is_shown_where_an_hour_has_one(tmp_path: Path) -> None:
     assert "0.12" in text.split("The rungs")[1]
 
 
-@pytest.mark.parametrize("write", [write_report, write_run_report])
+@pytest.mark.parametrize("write", WRITERS)
 def test_the_page_is_one_file_that_asks_for_nothing(write: Callable[[Path, Any], Path], tmp_path: Path) -> None:
-    markup = write(tmp_path, climb() if write is write_report else run_result()).read_text(encoding="utf-8")
+    markup = write(tmp_path, WRITERS[write]()).read_text(encoding="utf-8")
     page = Page(markup)
     assert not re.search(r"https?:|url\(|@import|\ssrc=|\shref=", markup)
     assert not {"link", "img", "iframe", "object", "embed", "form"} & {tag for tag, _ in page.elements}
@@ -192,9 +208,9 @@ def poisoned(value: Any, key: str = "") -> Any:
     return HOSTILE + value if isinstance(value, str) and value and key != "status" else value
 
 
-@pytest.mark.parametrize("write", [write_report, write_run_report])
+@pytest.mark.parametrize("write", WRITERS)
 def test_text_from_the_data_never_becomes_markup(write: Callable[[Path, Any], Path], tmp_path: Path) -> None:
-    told = climb() if write is write_report else run_result()
+    told = WRITERS[write]()
     clean = Page(write(tmp_path, told).read_text(encoding="utf-8"))
     page = Page(write(tmp_path, poisoned(told)).read_text(encoding="utf-8"))
     assert page.count("script") == 1
@@ -256,6 +272,27 @@ def test_a_run_shows_its_metrics_curve_and_receipt(tmp_path: Path) -> None:
     ):
         assert said in text, said
     assert page.count("polyline") == 2 * 3, "raw, smoothed and validation loss, wide and narrow"
+
+
+def test_a_mixture_shows_each_task_by_its_own_metric(tmp_path: Path) -> None:
+    page = Page(write_mixture_report(tmp_path, mixture_result()).read_text(encoding="utf-8"))
+    text = " ".join(page.text.split())
+    for said in (
+        "Lora: one adapter for 2 tasks",
+        "films: accuracy 0.810",
+        "notes: rouge l 0.340",
+        "films accuracy 0.810",
+        "macro f1 0.830",
+        "500 75 %",
+        "25 % 2.5",
+        "notes n=20 is small",
+        "forgot 0.048 nats a token",
+        "Outputs of notes",
+    ):
+        assert said in text, said
+    unmeasured = {"name": "films", "share": 1.0, "passes": 1.0}
+    page = Page(write_mixture_report(tmp_path, {"name": "x", "tasks": [unmeasured]}).read_text(encoding="utf-8"))
+    assert "films not measured" in " ".join(page.text.split())
 
 
 @pytest.mark.parametrize("told", [{}, {"name": "x", "curve": [{"step": 1, "loss": 2.0}]}, {"value": 0.5}])
