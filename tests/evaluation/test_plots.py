@@ -157,3 +157,29 @@ def test_ticks_are_round_and_told_apart() -> None:
         "0.838",
         "0.840",
     ]
+
+
+def test_bars_stand_in_their_order_and_as_high_as_they_say() -> None:
+    amounts = {"layers.0": 0.1, "layers.1": 0.4, "<b>": 0.2}
+    drawn = plots.bars(amounts, {"layers.1"}, "layer", Axis("share", lambda share: f"{share:.0%}"))
+    bars = re.findall(r'<rect class="([a-z ]+)" x="([\d.]+)" y="([\d.]+)" width="[\d.]+" height="([\d.]+)">', drawn)
+    assert [kind for kind, *_ in bars] == ["bar", "bar strong", "bar"]
+    assert [float(x) for _, x, *_ in bars] == sorted(float(x) for _, x, *_ in bars)
+    heights = [float(height) for *_, height in bars]
+    assert heights == pytest.approx([heights[1] / 4, heights[1], heights[1] / 2], abs=0.1)
+    assert "layers.1: 40%" in drawn
+    assert "&lt;b&gt;: 20%" in drawn
+    assert "share against layer. layers.0 10%; layers.1 40%" in drawn
+
+
+def test_many_bars_are_numbered_as_far_as_there_is_room() -> None:
+    drawn = plots.bars({f"layers.{n}": 1.0 for n in range(60)}, (), "layer", Axis("share", str))
+    numbers = [int(n) for n in re.findall(r'text-anchor="middle">(\d+)</text>', drawn)]
+    assert len(re.findall("<rect", drawn)) == 60
+    assert numbers == list(range(0, 60, numbers[1]))
+    assert 8 <= len(numbers) <= 16
+
+
+@pytest.mark.parametrize("amounts", [{}, {"layers.0": 0.0}])
+def test_no_amounts_are_no_bars(amounts: dict[str, float]) -> None:
+    assert plots.bars(amounts, (), "layer", Axis("share", str)) == ""

@@ -13,7 +13,10 @@ import torch
 from tunesmith.cli._main import main
 from tunesmith.core.config import choose
 from tunesmith.core.errors import Mistake
+from tunesmith.core.records import Encoded
 from tunesmith.core.rooms import names
+from tunesmith.engine.prepare import prepare
+from tunesmith.engine.survey import Look
 from tunesmith.methods._attachment import trainable
 from tunesmith.recipes.methods import ORDER, methods
 
@@ -41,6 +44,9 @@ def test_what_is_counted_is_what_would_train(
     config = chosen.config
     if hasattr(chosen.module, "resolve"):
         config = chosen.module.resolve(config, toy_tokenizer, "Do what is asked.")
+    if hasattr(chosen.module, "survey"):
+        rows = [Encoded((5, 81, 2, 300), (0.0, 0.0, 1.0, 1.0))]
+        config = chosen.module.survey(model, config, Look(prepare(model, "float32"), rows, 0))
     total = sum(parameter.numel() for parameter in model.parameters())
     torch.manual_seed(0)
     chosen.module.attach(model, config)

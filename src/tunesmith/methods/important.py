@@ -177,10 +177,9 @@ def _by_gradient(model: nn.Module, found: Mapping[str, nn.Module], config: Confi
     left = config.share * sum(map(_weights, found.values()))
     rows: dict[str, list[int]] = {}
     for _, path, row in ranked:
-        if rows and widths[path] > left:
-            break
-        rows.setdefault(path, []).append(row)
-        left -= widths[path]
+        if not rows or widths[path] <= left:
+            rows.setdefault(path, []).append(row)
+            left -= widths[path]
     totals = {path: float(one.sum()) * widths[path] for path, one in scores.items()}
     return {path: rows[path] for path in found if path in rows}, _a_block(model, totals)
 
