@@ -26,11 +26,10 @@ FEEDFORWARD_OUTPUT = re.compile(
 
 def find(model: nn.Module, part: re.Pattern[str], what: str) -> dict[str, nn.Module]:
     """The linear layers of a part of every block, by path; raises Mistake, calling the part `what`, when none is."""
-    # An adapter keeps its layer as `base`: attaching to such a model is refused in better words, and later.
     found: dict[str, nn.Module] = {
         path: layer
         for path, layer in model.named_modules()
-        if isinstance(layer, _targets.LINEAR) and part.fullmatch(path.removesuffix(".base"))
+        if isinstance(layer, _targets.LINEAR) and part.fullmatch(path)
     }
     if not found:
         raise Mistake(

@@ -8,17 +8,16 @@ zero at the start, so a fresh adapter changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.pytorch_utils import Conv1D
 
 from tunesmith.core.config import Section
-from tunesmith.methods import _attachment, _parts, _targets
+from tunesmith.methods import _attachment, _parts, _wrappers
 
 FAMILY = "additive"
 GOOD_FOR = "many tasks side by side on one base, each far from the others"
@@ -42,7 +41,7 @@ class Config(Section):
     activation: Literal["gelu", "relu", "silu", "tanh"] = Field("gelu", description="the bend between the two layers")
 
 
-class AdaptedLinear(nn.Module):
+class AdaptedLinear(_wrappers.Wrapper):
     """A linear layer `base`, the last of a sublayer, and a bottleneck on what it gives, computed and added in float32.
 
     `down_weight [narrow, out]`, `down_bias [narrow]`, `up_weight [out, narrow]` and `up_bias [out]` are float32
@@ -50,11 +49,10 @@ class AdaptedLinear(nn.Module):
     """
 
     def __init__(self, base: nn.Module, config: Config) -> None:
-        super().__init__()
-        self.base = base
+        super().__init__(base, changes=())
         self.activation = config.activation
         device = self.weight.device
-        width = self.weight.shape[1 if isinstance(base, Conv1D) else 0]
+        _, width = _wrappers.widths(base)
         narrow = max(1, int(width / config.reduction_factor))
         # Drawn on the CPU, so that a seed means the same start on every device; as large as what comes in, per channel.
         down = torch.randn(narrow, width) * width**-0.5
@@ -63,12 +61,6 @@ class AdaptedLinear(nn.Module):
         self.up_weight = nn.Parameter(torch.zeros(width, narrow, device=device))
         self.up_bias = nn.Parameter(torch.zeros(width, device=device))
 
-    @property
-    def weight(self) -> Tensor:
-        """The base's weight: transformers' code here and there asks a linear layer for its type."""
-        weight: Tensor = self.base.weight  # type: ignore[assignment]  # nn.Module types every attribute Tensor | Module
-        return weight
-
     def forward(self, x: Tensor) -> Tensor:
         """Map `x [..., in]` to `[..., out]`."""
         output: Tensor = self.base(x)
@@ -76,32 +68,32 @@ class AdaptedLinear(nn.Module):
         narrow = getattr(functional, self.activation)(functional.linear(wide, self.down_weight, self.down_bias))
         return (wide + functional.linear(narrow, self.up_weight, self.up_bias)).to(output.dtype)
 
+    def learned(self) -> dict[str, Tensor]:
+        """The four parameters by name."""
+        return {name: getattr(self, name) for name in _WEIGHTS}
+
 
 def attach(model: nn.Module, config: Config) -> None:
     """Freeze the model and put an `AdaptedLinear` around the last layer of every sublayer that `placement` means.
 
     Raises Mistake when the model's layers go by names unknown here.
     """
+    _attachment.refuse_stacking(model, _NAME)
     found = _parts.find(model, _parts.FEEDFORWARD_OUTPUT, "feed-forward output")
     if config.placement == "houlsby":
         found |= _parts.find(model, _parts.ATTENTION_OUTPUT, "attention output")
-    _attachment.claim(model, _NAME)
-    for path, base in found.items():
-        _targets.replace(model, path, AdaptedLinear(base, config).train(base.training))
+    wrapped = {path: AdaptedLinear(base, config) for path, base in found.items()}
+    _wrappers.lay_on(model, _NAME, config, wrapped)
 
 
 def detach(model: nn.Module) -> None:
     """Take the adapters away: the base's own modules are back in their places."""
-    _attachment.expect(model, _NAME)
-    for path, layer in list(_layers(model)):
-        _targets.replace(model, path, layer.base)
-    _attachment.release(model, _NAME)
+    _wrappers.take_away(model, _NAME)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
-    """The adapters' weights, by the model's own names for them: ``<path>.down_weight`` …."""
-    _attachment.expect(model, _NAME)
-    return {f"{path}.{name}": getattr(layer, name).detach() for path, layer in _layers(model) for name in _WEIGHTS}
+    """The adapters' weights: ``base_model.model.<path>.down_weight`` …."""
+    return _wrappers.state(model, _NAME)
 
 
 def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -112,7 +104,3 @@ def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def scaled(model: nn.Module, weights: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
     """What the adapters add, `factor` times."""
     return {name: weight * factor if "up_" in name.rpartition(".")[2] else weight for name, weight in weights.items()}
-
-
-def _layers(model: nn.Module) -> Iterator[tuple[str, AdaptedLinear]]:
-    return ((path, module) for path, module in model.named_modules() if isinstance(module, AdaptedLinear))

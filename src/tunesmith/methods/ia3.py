@@ -17,11 +17,11 @@ from transformers.pytorch_utils import Conv1D
 
 from tunesmith.core.config import Section
 from tunesmith.core.errors import Mistake
-from tunesmith.methods import _attachment, _parts, _peft_settings, _targets
+from tunesmith.methods import _attachment, _parts, _peft_settings, _targets, _wrappers
 
 FAMILY = "additive"
 GOOD_FOR = "a few dozen examples; the smallest adapter that can be merged"
-LEARNING_RATE = 5e-3
+LEARNING_RATE = 1e-2
 MERGEABLE = True
 MIXABLE = True
 PEFT_TYPE: str | None = "IA3"
@@ -43,25 +43,19 @@ class Config(Section):
     )
 
 
-class ScaledLinear(nn.Module):
+class ScaledLinear(_wrappers.Wrapper):
     """A linear layer `base` whose outputs, or with `feedforward` inputs, are multiplied by `ia3_l`, in float32.
 
     `ia3_l` is a float32 parameter, `[out, 1]` or `[1, in]` as in PEFT. The result comes in the type of the base's own.
     """
 
     def __init__(self, base: nn.Module, feedforward: bool) -> None:
-        super().__init__()
-        self.base = base
+        biased = not feedforward and isinstance(getattr(base, "bias", None), Tensor)
+        super().__init__(base, ("weight", "bias") if biased else ("weight",))
         self.feedforward = feedforward
-        rows, columns = self.weight.shape[::-1] if isinstance(base, Conv1D) else self.weight.shape
-        shape = (1, columns) if feedforward else (rows, 1)
+        width_in, width_out = _wrappers.widths(base)
+        shape = (1, width_in) if feedforward else (width_out, 1)
         self.ia3_l = nn.Parameter(torch.ones(shape, dtype=torch.float32, device=self.weight.device))
-
-    @property
-    def weight(self) -> Tensor:
-        """The base's weight: transformers' code here and there asks a linear layer for its type."""
-        weight: Tensor = self.base.weight  # type: ignore[assignment]  # nn.Module types every attribute Tensor | Module
-        return weight
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x [..., in]` to `[..., out]`."""
@@ -72,24 +66,30 @@ class ScaledLinear(nn.Module):
         output: Tensor = self.base(x)
         return (output * factor).to(output.dtype)
 
+    def learned(self) -> dict[str, Tensor]:
+        """The factors, as PEFT names them."""
+        return {"ia3_l": self.ia3_l}
+
+    def merged(self) -> dict[str, Tensor]:
+        """The base's weight, and its bias where outputs are multiplied, with the factors in them."""
+        factors = {"weight": _wrappers.oriented(self.base, self.ia3_l), "bias": self.ia3_l.flatten()}
+        return {name: getattr(self.base, name).float() * factors[name] for name in self.changes}
+
 
 def attach(model: nn.Module, config: Config) -> None:
     """Freeze the model and put a `ScaledLinear` around every layer that the config names.
 
     Raises Mistake when a target matches nothing, or a feed-forward module is no target.
     """
+    _attachment.refuse_stacking(model, _NAME)
     found, feedforward = _chosen(model, config)
-    _attachment.claim(model, _NAME)
-    for path, base in found.items():
-        _targets.replace(model, path, ScaledLinear(base, path in feedforward).train(base.training))
+    wrapped = {path: ScaledLinear(base, path in feedforward) for path, base in found.items()}
+    _wrappers.lay_on(model, _NAME, config, wrapped)
 
 
 def detach(model: nn.Module) -> None:
     """Take the factors away: the base's own modules are back in their places."""
-    _attachment.expect(model, _NAME)
-    for path, layer in list(_layers(model)):
-        _targets.replace(model, path, layer.base)
-    _attachment.release(model, _NAME)
+    _wrappers.take_away(model, _NAME)
 
 
 def merge(model: nn.Module) -> None:
@@ -98,33 +98,12 @@ def merge(model: nn.Module) -> None:
     The old tensors are left as they were for whoever else holds them. Raises Mistake for a quantized layer, and for an
     output head that shares its weight with the embedding, which would change along with it.
     """
-    _attachment.expect(model, _NAME)
-    layers = dict(_layers(model))
-    holders = [id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False)]
-    for path, layer in layers.items():
-        if not layer.weight.is_floating_point():
-            raise Mistake(
-                f"ia3: {path} is quantized and cannot take the factors in; load the base unquantized to merge"
-            )
-        if holders.count(id(layer.weight)) > 1:
-            raise Mistake(
-                f"ia3: {path} shares its weight with another layer, which would change with it; "
-                f"keep the adapter beside the base, or train one without {path}"
-            )
-    with torch.no_grad():
-        for layer in layers.values():
-            factor = layer.ia3_l.T if isinstance(layer.base, Conv1D) else layer.ia3_l
-            layer.weight.data = (layer.weight.float() * factor).to(layer.weight.dtype)
-            bias = getattr(layer.base, "bias", None)
-            if isinstance(bias, Tensor) and not layer.feedforward:
-                bias.data = (bias.float() * layer.ia3_l.flatten()).to(bias.dtype)
-    detach(model)
+    _wrappers.merge(model, _NAME)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
     """The factors under PEFT's names: ``base_model.model.<path>.ia3_l``."""
-    _attachment.expect(model, _NAME)
-    return {f"base_model.model.{path}.ia3_l": layer.ia3_l.detach() for path, layer in _layers(model)}
+    return _wrappers.state(model, _NAME)
 
 
 def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -20,7 +20,7 @@ from tunesmith.methods.prompt_tuning import resolve as resolve
 
 FAMILY = "additive"
 GOOD_FOR = "where prompt_tuning is unsteady: as small in the end, easier to learn"
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 2e-3
 MERGEABLE = False
 MIXABLE = True
 PEFT_TYPE: str | None = "P_TUNING"
@@ -105,8 +105,8 @@ def attach(model: nn.Module, config: Config) -> None:
 
     Raises Mistake when ``init: text`` has no tokens to start from (see `resolve`), or some the model does not have.
     """
+    _attachment.refuse_stacking(model, _NAME)
     base = prompt_tuning.reader(model).get_input_embeddings()
-    base = base.base if isinstance(base, SpokenTokens) else base
     start = prompt_tuning.start(base, config)
     _attachment.claim(model, _NAME)
     # Made on the CPU, so that a seed means the same start on every device.

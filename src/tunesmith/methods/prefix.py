@@ -22,7 +22,7 @@ from tunesmith.methods.prompt_tuning import resolve as resolve
 
 FAMILY = "additive"
 GOOD_FOR = "generation with weights untouched: more say than prompt_tuning, megabytes a task"
-LEARNING_RATE = 1e-2
+LEARNING_RATE = 2e-2
 MERGEABLE = False
 MIXABLE = True
 PEFT_TYPE: str | None = "PREFIX_TUNING"
@@ -132,8 +132,8 @@ def attach(model: nn.Module, config: Config) -> None:
 
     The prefix starts as noise; `begin` gives it a better start. Raises Mistake for a model where it cannot be exact.
     """
+    _attachment.refuse_stacking(model, _NAME)
     base = model.get_input_embeddings()  # type: ignore[operator]  # of transformers' models
-    base = base.base if isinstance(base, VirtualIds) else base
     shape: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]  # of transformers' models
     _refuse_inexact(shape)
     heads, size = _heads(shape)
