@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tunesmith.core.config import Precision, Project
     from tunesmith.recipes.generate import Speaker
 
-__all__ = ["Mistake", "check", "climb", "evaluate", "init", "load", "scale", "speaker", "train"]
+__all__ = ["Mistake", "check", "climb", "evaluate", "init", "load", "pretrain", "scale", "speaker", "train"]
 
 Task = str | Path | Mapping[str, Any]
 
@@ -83,6 +83,17 @@ def train(task: Task, *, evaluate: bool = True, **keys: Any) -> dict[str, Any]:
     from tunesmith.recipes.mixture import mixture
 
     return mixture(asked, evaluate=evaluate)
+
+
+def pretrain(
+    data: str | Sequence[str], *, shape: str = "mini", vocab_size: int | None = None, **keys: Any
+) -> dict[str, Any]:
+    """Train a tokenizer and a small model from nothing on texts; see `recipes.pretrain`."""
+    environment.prepare()
+    from tunesmith.recipes.pretrain import pretrain as recipe
+
+    overrides = {key.replace("__", "."): value for key, value in keys.items()}
+    return recipe(data, shape=shape, vocab_size=vocab_size, overrides=overrides)
 
 
 def evaluate(

@@ -49,6 +49,7 @@ DATA: dict[str, tuple[str, str]] = {
         json.dumps([{"instruction": _text(n, 9), "output": _text(n, 30)} for n in range(ROWS)]),
     ),
     "chat": ("talk.jsonl", "".join(f'{{"messages": {TURNS.format(n)}}}\n' for n in range(ROWS))),
+    "language_modelling": ("corpus.txt", "\n<|endoftext|>\n".join(_text(n, 40) for n in range(ROWS))),
 }  # fmt: skip
 
 
@@ -121,7 +122,7 @@ def test_every_key_has_its_word(task: str, capsys: pytest.CaptureFixture[str]) -
     lines = Path("my-project/task.yaml").read_text().splitlines()
     assert max(map(len, lines)) <= 130
     assert any("  max_new_tokens: " in line for line in lines) == (task != "classification")
-    assert any("surely below" in line for line in lines) == (task == "chat")
+    assert any("surely below" in line for line in lines) == (task in ("chat", "language_modelling"))
     assert any(line.startswith("method: {name: lora, r: 16, alpha: 32} ") for line in lines)
     for before, line in itertools.pairwise(lines):
         opens_a_level = line in ("task:", "data:")

@@ -27,10 +27,11 @@ from tunesmith.recipes._record import recorded
 from tunesmith.recipes._work import Examples, Model, folder_of, need, open_model, read_examples
 
 
-def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
+def train(project: Project, *, evaluate: bool = True, has_past: bool = True) -> dict[str, Any]:
     """Train `project.method`, and return what `result.json` holds; the artifact lies in `artifact/`.
 
-    With `evaluate` the validation rows are answered and forgetting is measured afterwards. An interrupted run of the
+    With `evaluate` the validation rows are answered and forgetting is measured afterwards, the latter unless the model
+    has no past that it could forget (it was made a moment ago). An interrupted run of the
     same task file in the same folder goes on from its last checkpoint. Raises Mistake for bad input, for a run that
     does not fit into memory, and for a folder that holds another run.
     """
@@ -75,7 +76,7 @@ def train(project: Project, *, evaluate: bool = True) -> dict[str, Any]:
         if evaluate and examples.validation:
             answers = model.answerer(project.task, project.objective).answer(examples.validation, prompting)
             outcome.measured(answers, examples.validation, project.task)
-            if (lost := restraint.lost(method, prefix)) is not None:
+            if has_past and (lost := restraint.lost(method, prefix)) is not None:
                 outcome.forgetting_kl, outcome.forgetting_bits_per_byte = lost.kl, lost.rise
             record.measured("validation", answers.metrics, {"rung": method.name})
         record.left(method.name, folder / "artifact", model.loaded.name)
