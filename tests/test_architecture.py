@@ -54,7 +54,8 @@ ROOMS = {
     "cli": _room(6, "core store data models feedback evaluation serving recipes studio", choices=True),
 }
 # A method is often another one with a turn to it (dora is lora with a magnitude), so a method may import a method.
-CHOICES_MAY_BUILD_ON_EACH_OTHER = {"methods"}
+# One way through the life cycle may be the beginning of another: pretrain makes a model from nothing, then trains it.
+CHOICES_MAY_BUILD_ON_EACH_OTHER = {"methods", "recipes"}
 # A recipe is read top to bottom, and the loop is the heart of everything: they are held shorter than the rest.
 RECIPE_LINES, RECIPE_MACHINERY_LINES, LOOP_LINES, OTHER_LINES = 150, 250, 250, 450
 SHAPELESS = {"utils", "util", "common", "helpers", "helper", "misc"}
