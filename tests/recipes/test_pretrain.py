@@ -81,14 +81,3 @@ def test_another_model_in_the_folder_is_left_alone(corpus: str) -> None:
     with pytest.raises(Mistake, match="runs/mine: holds another model; choose another --output_dir"):
         tunesmith.pretrain(corpus, shape="toy", vocab_size=280, **KEYS)
     assert Path("runs/mine/start/model.safetensors").read_bytes() == kept
-
-
-def test_the_command_says_what_came_of_it(corpus: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--shape", "toy", "--vocab-size", "270", "--max-steps", "2", "--max-length", "64"]
-    assert main(["pretrain", corpus, *words, "--data.validation", "0.2", "--output-dir", "runs/x"]) == 0
-    out = capsys.readouterr().out
-    assert "bits_per_byte" in out
-    assert "at first, now" in out
-    assert main(["pretrain", corpus, "--shape", "huge"]) == 2
-    assert main(["pretrain", corpus, "--shape", "toy", "--learning-rat", "1"]) == 2
-    assert "did you mean learning_rate" in capsys.readouterr().err.replace("'", "")
