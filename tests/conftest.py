@@ -141,7 +141,8 @@ def toy_encoder(toy_reading_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
         elif kind == "modernbert":
             special |= {"global_attn_every_n_layers": 2, "local_attention": 8}
         config = getattr(transformers, f"{name}Config")(
-            vocab_size=len(toy_reading_tokenizer), initializer_range=0.2, **{**shape, **dropout, **special, **keys}
+            **{"vocab_size": len(toy_reading_tokenizer), "initializer_range": 0.2}
+            | {**shape, **dropout, **special, **keys}
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

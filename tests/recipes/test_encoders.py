@@ -108,3 +108,37 @@ def test_what_an_encoder_cannot_do_is_told(task: ToyTask, tmp_path: Path) -> Non
         tunesmith.train(task(task={"name": "summarization"}, data=data))
     with pytest.raises(Mistake, match="has no head for classification yet; expected a trained one"):
         tunesmith.evaluate(task())
+
+
+@pytest.mark.parametrize("model", ["decoder", "encoder"])
+@pytest.mark.parametrize("method", ["features", "dense_head"])
+def test_a_head_over_a_frozen_body(task: ToyTask, toy_folder: Path, method: str, model: str) -> None:
+    keys = {"model": str(toy_folder)} if model == "decoder" else {}
+    result = tunesmith.train(task(method, max_steps=60, **keys))
+    assert result["low"] > 0.6, result["value"]
+    (answer,) = tunesmith.speaker("runs/toy").answer([TEXT])
+    assert answer["output"] in ("negative", "positive")
+    again = tunesmith.evaluate(task(method, **keys), artifact="runs/toy", split="validation")
+    assert again["value"] == result["value"]
+    names = {file.name for file in Path("runs/toy/artifact").iterdir()}
+    assert names == {"delta.safetensors", "tunesmith.json", "prompting.json"}
+
+
+@pytest.mark.parametrize("model", ["decoder", "encoder"])
+def test_a_climb_over_what_the_model_can(task: ToyTask, toy_folder: Path, model: str) -> None:
+    rungs = ["zero_shot", "features", "dense_head", "lora"]
+    keys = {"model": str(toy_folder)} if model == "decoder" else {}
+    told = tunesmith.climb(task(rungs=rungs, budget={"minutes": 1.0}, **keys))
+    status = {rung["name"]: rung["status"] for rung in told["rungs"]}
+    assert status["zero_shot"] == ("finished" if model == "decoder" else "skipped")
+    assert status["features"] == "finished"
+    assert told["test"]["value"] > 0.5
+    assert (told["test_baseline"] is None) == (model == "encoder")
+
+
+def test_a_head_over_a_frozen_body_labels_whole_rows_only(task: ToyTask, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"tokens": ["a", str(i)], "tags": ["O", "B-x"]}) + "\n" for i in range(20)))
+    data = {"train": str(rows), "validation": 0.2, "test": 0.2}
+    with pytest.raises(Mistake, match="features labels whole rows; got the task ner; expected classification or multi"):
+        tunesmith.train(task("features", task={"name": "ner"}, data=data))

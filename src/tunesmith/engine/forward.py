@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tunesmith.engine import encoder, head, text_to_text
+from tunesmith.engine import head, labels, text_to_text
 from tunesmith.engine.cache import Cache
+from tunesmith.engine.flat import FILLED, inputs
 from tunesmith.engine.packing import PackedBatch
 from tunesmith.engine.prepare import Prepared
-from tunesmith.engine.tiles import Context, spans
-
-FILLED = 64
-"""Flat tokens are filled up to a multiple of this, and predicting positions of half: see `engine.tiles`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +28,7 @@ def logits(prepared: Prepared, batch: PackedBatch, index: Tensor, cache: Cache |
     if prepared.ours:
         scores: Tensor = prepared.head(_hidden(prepared, batch, index, cache))
         return scores[: len(index)].float()
-    output = prepared.model(**_inputs(prepared, batch, cache), logits_to_keep=index)
+    output = prepared.model(**inputs(prepared, batch, cache), logits_to_keep=index)
     return output.logits[0].float()  # type: ignore[no-any-return]  # of transformers
 
 
@@ -46,8 +42,8 @@ def target_logits(prepared: Prepared, batch: PackedBatch) -> Tensor:
 def forward(prepared: Prepared, batch: PackedBatch) -> Terms:
     """Log-probabilities of a batch's labels; positions that predict several labels are computed once."""
     batch = batch.to(prepared.device)
-    if prepared.kind == "encoder":
-        return Terms(*encoder.label_logprobs(prepared, batch))
+    if labels.reads(prepared):
+        return Terms(*labels.label_logprobs(prepared, batch))
     if prepared.kind != "decoder":
         scores = target_logits(prepared, batch)
         chosen = scores.gather(1, batch.labels.unsqueeze(1)).squeeze(1)
@@ -65,19 +61,5 @@ def forward(prepared: Prepared, batch: PackedBatch) -> Terms:
 def _hidden(prepared: Prepared, batch: PackedBatch, index: Tensor, cache: Cache | None = None) -> Tensor:
     """The last hidden states at the flat positions `index` and some more, of a model whose layers are ours."""
     index = pad(index, (0, -len(index) % (FILLED // 2)))
-    output = prepared.model.model(**_inputs(prepared, batch, cache, keep=index))
+    output = prepared.model.model(**inputs(prepared, batch, cache, keep=index))
     return output.last_hidden_state[0]  # type: ignore[no-any-return]  # of transformers
-
-
-def _inputs(prepared: Prepared, batch: PackedBatch, cache: Cache | None, keep: Tensor | None = None) -> dict[str, Any]:
-    spare = -len(batch.tokens) % FILLED
-    total = len(batch.tokens) + spare
-    context = Context(
-        spans(batch.segments), total, prepared.dtype, prepared.device, cache, keep, recompute=prepared.recompute
-    )
-    return {
-        "input_ids": pad(batch.tokens, (0, spare)).unsqueeze(0),
-        "position_ids": pad(batch.positions, (0, spare)).unsqueeze(0),
-        "use_cache": False,
-        "packed": context,
-    }

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded
-from tunesmith.engine import encoder, head
-from tunesmith.engine.forward import FILLED, forward
+from tunesmith.engine import head, labels
+from tunesmith.engine.flat import FILLED
+from tunesmith.engine.forward import forward
 from tunesmith.engine.packing import PackedBatch, pack
 from tunesmith.engine.prepare import Prepared
 from tunesmith.engine.tiles import KEPT_KEYS, TILE, spans
@@ -124,7 +125,7 @@ def count(prepared: Prepared, prefix: Sequence[int] = ()) -> Kept:
 
     This also reads every weight, which until then may lie in its file and not count as held.
     """
-    probe = _whole_probe if prepared.kind == "encoder" else _probe
+    probe = _whole_probe if labels.reads(prepared) else _probe
     packs = [
         probe([_PROBE], 1, prefix),
         probe([_PROBE, _PROBE], 1, prefix),
@@ -164,7 +165,7 @@ def estimate(prepared: Prepared, kept: Kept, shape: Shape, *, trained_bytes: flo
 
 def _logits(prepared: Prepared, kept: Kept, shape: Shape) -> float:
     """Bytes of logits and what is made of them, all at once or a block at a time."""
-    vocabulary = encoder.width(prepared) if prepared.kind == "encoder" else prepared.vocabulary
+    vocabulary = labels.width(prepared) if labels.reads(prepared) else prepared.vocabulary
     if prepared.ours and head.fits(prepared.head):
         return shape.targets * kept.target + min(shape.targets, head.BLOCK) * vocabulary * LOGITS_OF_A_BLOCK
     return shape.targets * (kept.target + 4 * vocabulary * LOGITS_AT_ONCE)
@@ -215,10 +216,10 @@ def _probe(lengths: Sequence[int], targets: int, prefix: Sequence[int]) -> Packe
 
 def _whole_probe(lengths: Sequence[int], targets: int, prefix: Sequence[int]) -> PackedBatch:
     """As `_probe`, of rows that are read as wholes."""
-    labels = [tuple((place, 0) for place in range(targets if i == 0 else 1)) for i in range(len(lengths))]
+    wanted = [tuple((place, 0) for place in range(targets if i == 0 else 1)) for i in range(len(lengths))]
     rows = [
         Encoded(tuple(range(length)), (1.0,) * len(own), labels=own)
-        for length, own in zip(lengths, labels, strict=True)
+        for length, own in zip(lengths, wanted, strict=True)
     ]
     return pack(rows, prefix=prefix)
 

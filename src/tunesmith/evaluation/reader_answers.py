@@ -60,7 +60,7 @@ class ReaderAnswerer:
     def _scores(
         self, records: Sequence[Any], prompting: Prompting, on_rows: Callable[[float], object] = lambda n: None
     ) -> tuple[list[Read], list[torch.Tensor]]:
-        from tunesmith.engine.encoder import read
+        from tunesmith.engine.labels import read
 
         rows = self.reader.read(records, self.reader.window - len(prompting.prefix))
         return rows, read(self.prepared, [one.row for one in rows], prefix=prompting.prefix, on_rows=on_rows)

@@ -31,6 +31,9 @@ and, where it applies,
 * `MODEL_TYPES`: the types of models (`model_type`) it can be laid on, where it is not any; `attach` raises Mistake;
 * `survey(model, config, look)`: a Config with what only the data know filled in, seen with the plain base through a
   `_survey.Look`; called after `resolve`, once a run (`recipes/_method.py` keeps what it found);
+* `HEAD`: True where it labels whole rows with a head of its own (`_label_head.py`) and leaves the body as it is: rows
+  are then read, not written, whatever the model;
+* `solve(model, states, targets, weights, seed)`: finds its weights from all rows' pooled states at once, no loop;
 * `prefix_tokens(model)`: ids of virtual tokens, counted on from the embedding's rows, that stand before every sequence;
 * `SCHEDULE`: the `lr_scheduler_type` that belongs to it when nobody says another;
 * `resting(model, step, steps)`: its parameters that are left as they are at optimizer step `step` of `steps`;

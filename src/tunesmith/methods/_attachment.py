@@ -55,8 +55,10 @@ def attached(model: nn.Module) -> Attachment | None:
     return found
 
 
-def claim(model: nn.Module, method: str, config: Any = None) -> Attachment:
+def claim(model: nn.Module, method: str, config: Any = None, *, head: bool = True) -> Attachment:
     """Freeze the whole model but for a head made for the task, in the name of `method`; remember what it was like.
+
+    Without `head` that head is frozen as well, for a method that brings its own.
 
     Raises RuntimeError when something is attached already: methods do not stack.
     """
@@ -65,7 +67,7 @@ def claim(model: nn.Module, method: str, config: Any = None) -> Attachment:
     setattr(model, _KEY, attachment)
     model.requires_grad_(False)
     for name, parameter in model.named_parameters():
-        if _head.holds(model, name):
+        if head and _head.holds(model, name):
             attachment.head[name] = parameter.data
             parameter.data = parameter.data.to(torch.float32, copy=True)
             parameter.requires_grad_(True)

@@ -40,4 +40,6 @@ def head(method: ModuleType, model: nn.Module) -> dict[str, Tensor]:
     if method.WHOLE:
         return {}
     before = "" if method.PEFT_TYPE is None else _BEFORE if hasattr(method, "prefix_tokens") else _INSIDE
-    return {before + name: p.detach() for name, p in model.named_parameters() if _head.holds(model, name)}
+    there = _attachment.attached(model)
+    trained = there.head if there is not None else {}
+    return {before + name: p.detach() for name, p in model.named_parameters() if name in trained}

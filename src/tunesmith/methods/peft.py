@@ -105,6 +105,8 @@ def attach(model: nn.Module, config: Config) -> None:
             "type other --method.target_modules, or another --method.type"
         ) from None
     attachment.kept = _Injected(tuner, modules)
+    for name in attachment.head:  # peft freezes all that is not its own
+        model.get_parameter(name).requires_grad_(True)
     for message in dict.fromkeys(str(warning.message).strip().split("\n")[0] for warning in told):
         say(f"peft: {message}")
 

@@ -105,12 +105,16 @@ def lay_on(
 
     told = _told(folder)
     origin = _origin(folder, told)
-    _check_base(folder, origin, model)
+    chosen = _task(folder, origin, project, task)
     prefix: tuple[int, ...] = ()
-    if any((folder / name).is_file() for name in _WEIGHTS):
+    trained = any((folder / name).is_file() for name in _WEIGHTS)
+    if trained:
+        artifact = _artifact.describe(folder)
+        model = model.reading(Chosen("methods", artifact.method, artifact.config), chosen)
+    _check_base(folder, origin, model)
+    if trained:
         method, config = _artifact.load(folder, model.loaded.model, model.loaded.identity)
         prefix = prefix_of(Chosen("methods", method, config), model)
-    chosen = _task(folder, origin, project, task)
     shots = tuple(_shot(chosen, shot) for shot in told.get("shots", ()))
     prompting = Prompting(shots, told.get("similar", 0), tuple(told.get("offsets", ())), prefix)
     objective = None if project is None else project.objective

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.config import Project
+from tunesmith.core.config import Project, choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import say
 from tunesmith.core.records import Encoded, Text
@@ -21,7 +21,7 @@ from tunesmith.prompts.budget import Cut, cut
 from tunesmith.prompts.documents import documents
 from tunesmith.prompts.reading import Reader
 from tunesmith.recipes._artifacts import write_json
-from tunesmith.recipes._forgetting import restrain
+from tunesmith.recipes._forgetting import Restraint, restrain
 from tunesmith.recipes._objective import with_objective
 from tunesmith.recipes._race import within
 from tunesmith.recipes._rungs import Bench
@@ -62,6 +62,18 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
         restraint,
         forgetting_seconds=time.monotonic() - begun,
     )
+
+
+def read_as(bench: Bench, name: str) -> Bench:
+    """The bench as the method `name` uses it: rows are read where it labels them with a head of its own."""
+    own = bench.project.method
+    model = bench.model.reading(own if own.name == name else choose("methods", name), bench.project.task)
+    if model is bench.model:
+        return bench
+    encoded, lost = encode_training(bench.project, model, bench.examples.train)
+    validation = encode_validation(bench.project, model, bench.examples)
+    free = Restraint(bench.project, model)  # a body that does not change needs no holding
+    return replace(bench, model=model, encoded=encoded, encoded_validation=validation, cut=lost, restraint=free)
 
 
 def encode(project: Project, model: Model, records: Sequence[Any]) -> tuple[list[Encoded], dict[str, int]]:

@@ -15,7 +15,8 @@ from tunesmith.core.records import Score, Text
 from tunesmith.core.rooms import choice
 from tunesmith.core.seed import derive, seed_everything
 from tunesmith.engine.begin import attach
-from tunesmith.engine.fit import Fit, Job, fit
+from tunesmith.engine.fit import Fit, Job
+from tunesmith.engine.learning import learn
 from tunesmith.evaluation.answers import Answerer, Answers, Prompting
 from tunesmith.evaluation.reader_answers import ReaderAnswerer
 from tunesmith.methods._attachment import trainable
@@ -27,7 +28,7 @@ from tunesmith.recipes import _artifacts
 from tunesmith.recipes._forgetting import Restraint
 from tunesmith.recipes._method import settled
 from tunesmith.recipes._outcome import Outcome
-from tunesmith.recipes._race import race
+from tunesmith.recipes._race import RacePlan, race
 from tunesmith.recipes._work import Examples, Model
 
 PROMPT_RUNGS = ("zero_shot", "few_shot")
@@ -135,7 +136,8 @@ def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
         begun = time.monotonic()
         method = settled(method, bench.project, bench.model, bench.encoded, folder)
         project = bench.project.model_copy(update={"method": method})
-        plan = race(bench, project, folder, seconds - after - (time.monotonic() - begun), outcome.race)
+        solved, left = hasattr(method.module, "solve"), seconds - after - (time.monotonic() - begun)
+        plan = RacePlan(0.0, 1) if solved else race(bench, project, folder, left, outcome.race)
         project = project.model_copy(update={"learning_rate": plan.learning_rate})
         left = max(1.0, seconds - after - (time.monotonic() - begun))
         with attached(bench, method) as prefix:
@@ -152,7 +154,7 @@ def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
                 description=name,
                 penalties=bench.restraint.penalties(prefix),
             )
-            done = fit(job)
+            done = learn(job, bench.model.loaded.identity)
             _tell(outcome, done, bench, time.monotonic() - begun)
             outcome.config = {
                 **method.as_dict(),
@@ -161,7 +163,9 @@ def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
                 "epochs": round(done.steps * job.rows_a_step / len(bench.encoded), 2),
             }
             answers = bench.answerer.answer(bench.validation, Prompting(prefix=prefix), name)
-            if (lost := bench.restraint.lost(method, prefix)) is not None:
+            if getattr(method.module, "HEAD", False):
+                outcome.forgetting_kl = outcome.forgetting_bits_per_byte = 0.0  # the very same body
+            elif (lost := bench.restraint.lost(method, prefix)) is not None:
                 outcome.forgetting_kl, outcome.forgetting_bits_per_byte = lost.kl, lost.rise
             return _finish(bench, outcome, answers, Prompting(prefix=prefix), folder, method)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from tunesmith.models.load import Loaded
     from tunesmith.prompts.reading import Reader
     from tunesmith.prompts.render import Template
+
+
+_WHOLE_ROWS = ("sequence", "several")
+"""What tasks label that are about whole rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,28 @@ class Model:
         from tunesmith.prompts.reading import Reader
 
         return self.form if isinstance(self.form, Reader) else None
+
+    def reading(self, method: Chosen, task: Chosen) -> Model:
+        """The model as `method` uses it: one with a head of its own reads rows, whatever the model; else as it is.
+
+        Raises Mistake for such a method and a task that is not about labels of whole rows.
+        """
+        from tunesmith.models.load import context_length
+        from tunesmith.prompts.reading import Reader
+
+        if not getattr(method.module, "HEAD", False):
+            return self
+        if (kind := getattr(task.module, "HEAD", "")) not in _WHOLE_ROWS:
+            readable = [name for name in names("tasks") if getattr(choice("tasks", name), "HEAD", "") in _WHOLE_ROWS]
+            raise Mistake(
+                f"method: {method.name} labels whole rows; got the task {task.name}; expected {' or '.join(readable)}; "
+                "type --method.name lora"
+            )
+        config, labels = self.loaded.model.config, task.module.choices(task.config)
+        config.num_labels = len(labels)
+        config.problem_type = "multi_label_classification" if kind == "several" else "single_label_classification"
+        window = context_length(config)
+        return replace(self, form=Reader(self.loaded.tokenizer, kind, labels, window))
 
     def answerer(self, task: Chosen, objective: Chosen | None = None) -> Answerer | ReaderAnswerer:
         """What answers rows of a task with the model as it is at the moment; of documents, what `objective` hides."""

@@ -14,7 +14,7 @@ from tunesmith.core.progress import say
 from tunesmith.core.rooms import names
 from tunesmith.engine.loop import Diverged
 from tunesmith.engine.memory import DoesNotFit
-from tunesmith.recipes._bench import open_bench
+from tunesmith.recipes._bench import open_bench, read_as
 from tunesmith.recipes._outcome import load
 from tunesmith.recipes._record import recorded
 from tunesmith.recipes._rules import best, choose_rung, reason_to_stop, versus
@@ -90,7 +90,7 @@ def _try(bench: Bench, name: str, here: Path, seconds: float, summary: Summary) 
                 raise NoRoom("an encoder is not asked in words: it has nothing to say before it is trained")
             one = zero_shot(bench, here) if name == "zero_shot" else few_shot(bench, here, seconds)
         else:
-            one = trained(bench, name, here, seconds)
+            one = trained(read_as(bench, name), name, here, seconds)
     except (NoRoom, DoesNotFit, Diverged) as reason:
         summary.skip(name, str(reason))
         return None

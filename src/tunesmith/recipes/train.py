@@ -13,7 +13,8 @@ from tunesmith.core.progress import say
 from tunesmith.core.records import Text
 from tunesmith.core.seed import seed_everything
 from tunesmith.engine.begin import attach
-from tunesmith.engine.fit import Job, fit
+from tunesmith.engine.fit import Job
+from tunesmith.engine.learning import learn
 from tunesmith.evaluation.answers import Prompting
 from tunesmith.evaluation.report import write_run_report
 from tunesmith.methods._attachment import trainable
@@ -41,6 +42,7 @@ def train(project: Project, *, evaluate: bool = True, has_past: bool = True) -> 
     with recorded(project, "train", folder, examples) as record, PeakMemory() as peak:
         begun = time.monotonic()
         model = open_model(project.model, project.precision, project.task, project.seed)
+        model = model.reading(project.method, project.task)
         project = with_objective(project, model)
         encoded, cut = encode_training(project, model, examples.train)
         restraint = restrain(project, model, len(encoded))
@@ -66,7 +68,7 @@ def train(project: Project, *, evaluate: bool = True, has_past: bool = True) -> 
         receipt = {**job.receipt(), **cut, "replayed_rows": len(restraint.rows), "template": model.form.hash}
         _artifacts.write_json(folder / "receipt.json", receipt)
         say(f"{receipt['trained_tokens']:,} of {receipt['tokens']:,} tokens trained, {_cut(cut)}")
-        done = fit(job)
+        done = learn(job, model.loaded.identity)
         outcome = Outcome(method.name, reason="; ".join(note for note in (done.stopped, *done.events[:3]) if note))
         outcome.train_seconds, outcome.curve, outcome.receipt = done.seconds, done.curve, receipt
         outcome.trainable_parameters = trainable(model.loaded.model).count
