@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from tunesmith.core.records import Encoded
-from tunesmith.engine import encoder
+from tunesmith.engine import encoder, labels
 from tunesmith.engine.forward import forward
 from tunesmith.engine.packing import pack, plan
 from tunesmith.engine.prepare import Prepared, prepare
@@ -26,9 +26,9 @@ LENGTHS = (5, 23, 9, 70)
 
 
 def rows(head: str, lengths: tuple[int, ...] = LENGTHS) -> list[Encoded]:
-    labels = HEADS[head]
+    wanted = HEADS[head]
     return [
-        Encoded((2, *range(20 + n, 17 + 2 * n), 3, 3), (1.0,) * len(labels), labels=labels, second=n // 2)
+        Encoded((2, *range(20 + n, 17 + 2 * n), 3, 3), (1.0,) * len(wanted), labels=wanted, second=n // 2)
         for n in lengths
     ]
 
@@ -102,7 +102,7 @@ def test_summed_rows_are_scored_whatever_the_packs(toy_encoder: ToyModel) -> Non
 def test_what_is_read_is_the_models_own_scores(toy_encoder: ToyModel) -> None:
     prepared = made(toy_encoder, "bert", "ForTokenClassification")
     given = [Encoded(row.ids, (), second=row.second) for row in rows("ForTokenClassification")]
-    for row, found in zip(given, encoder.read(prepared, given), strict=True):
+    for row, found in zip(given, labels.read(prepared, given), strict=True):
         types = (torch.arange(len(row.ids)) >= row.second).long()
         theirs = prepared.model(torch.tensor([row.ids]), token_type_ids=types[None]).logits[0]
         torch.testing.assert_close(found, theirs, rtol=0, atol=1e-5)
