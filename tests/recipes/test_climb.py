@@ -149,17 +149,17 @@ def test_interrupted_it_keeps_what_is_finished_and_goes_on(
 ) -> None:
     Path("task.yaml").write_text(yaml.safe_dump(toy_task(**LEARNS)))
     line = ["climb", "task.yaml", "--rungs", ",".join(RUNGS), "--minutes", "10"]
-    genuine = _rungs.learn
+    genuine = _rungs.fit
 
-    def interrupted(job: Any, identity: str) -> Any:
+    def interrupted(job: Any) -> Any:
         def press(step: Any) -> None:
             if job.description == "lora" and step.number == 12:
                 raise KeyboardInterrupt
 
-        return genuine(job, identity, press)
+        return genuine(job, press)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_rungs, "learn", interrupted)
+        patch.setattr(_rungs, "fit", interrupted)
         assert main(line) == 130
     assert "finished rungs are kept in runs/toy; type the same command again" in capsys.readouterr().err
     before = json.loads(Path("runs/toy/climb.json").read_text())
@@ -172,9 +172,9 @@ def test_interrupted_it_keeps_what_is_finished_and_goes_on(
 
     started = []
 
-    def resumed(job: Any, identity: str) -> Any:
+    def resumed(job: Any) -> Any:
         started.append(job.description)
-        return genuine(job, identity)
+        return genuine(job)
 
     monkeypatch.setattr(climb, "zero_shot", never)
     monkeypatch.setattr(climb, "few_shot", never)

@@ -35,6 +35,8 @@ from tunesmith.engine.loop import Guard, Penalty, Plan, Step, run
 from tunesmith.engine.packing import PackedBatch, packs
 from tunesmith.engine.prepare import Prepared
 from tunesmith.engine.scoring import sequence_logprobs
+from tunesmith.engine.solution import remember, solve
+from tunesmith.methods._label_head import head_of
 
 MOST_TOKENS = 1024
 """Flat tokens in a pack: past this a CPU gains no speed, and memory grows."""
@@ -59,6 +61,7 @@ class Job:
     `metrics.jsonl` and checkpoints are kept, from which the same job goes on bit for bit; without, nothing is written.
     `seconds` is a deadline: the run stops in good order when it has passed. `penalties` pull beside the objective;
     `gate` is asked at every validation, and a run that it finds outside ends with the best weights that were inside.
+    `identity` is the model's: by it what a frozen body makes of the rows is kept between runs.
     """
 
     prepared: Prepared
@@ -72,6 +75,7 @@ class Job:
     description: str = "train"
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
     gate: Callable[[], Reading] | None = None
+    identity: str = ""
     _orders: dict[int, list[int]] = field(default_factory=dict)
 
     @cached_property
@@ -246,8 +250,17 @@ def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
     """Train to the end, the deadline or the point where validation stands still; leaves the best weights in place.
 
     Ctrl-C waits for the end of the step, keeps a checkpoint and is passed on; a second one does not wait. Raises
-    Mistake for a run that cannot fit into memory, has nothing to learn, or diverges.
+    Mistake for a run that cannot fit into memory, has nothing to learn, or diverges. A method that can is solved at
+    once, without a step.
     """
+    head, module = head_of(job.prepared.model), job.project.method.module
+    if head is not None:
+        states = remember(job.prepared, head, [*job.rows, *job.validation], job.identity)
+        if hasattr(module, "solve"):
+            begun = time.monotonic()
+            solve(job.prepared, module, job.rows, states[: len(job.rows)], job.project.seed)
+            loss = job.validation_loss() if job.validation else math.inf
+            return Fit(seconds=time.monotonic() - begun, best_loss=loss, receipt=job.receipt())
     with _put_aside(job) as (good, best):
         return _fit(job, on_step, good, best)
 

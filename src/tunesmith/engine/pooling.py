@@ -40,15 +40,13 @@ def pooled(prepared: Prepared, batch: PackedBatch, head: LabelHead) -> Tensor:
 
 
 def remember(prepared: Prepared, rows: Sequence[Encoded], head: LabelHead, identity: str) -> Tensor:
-    """The vectors of `rows`, `[rows, hidden]` on the CPU; computed once for a model (`identity`), then kept on disk."""
+    """The vectors of `rows`, `[rows, hidden]` on the CPU; kept on disk for a model that is known (`identity`)."""
     digest = hashlib.sha256(repr((identity, str(prepared.dtype), head.pooling, head.layer)).encode())
     for row in rows:
         digest.update(repr((row.ids, row.second)).encode())
     kept = cache_home() / "states" / f"{digest.hexdigest()[:24]}.safetensors"
-    if kept.is_file():
-        found = load_file(kept)["states"]
-    else:
-        found = _all(prepared, rows, head)
+    found = load_file(kept)["states"] if identity and kept.is_file() else _all(prepared, rows, head)
+    if identity and not kept.is_file():
         atomic_write(kept, save({"states": found}), remedy="set TUNESMITH_HOME to a folder with room")
     head.states.update(((row.ids, vector) for row, vector in zip(rows, found, strict=True)))
     return found

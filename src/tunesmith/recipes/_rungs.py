@@ -15,8 +15,7 @@ from tunesmith.core.records import Score, Text
 from tunesmith.core.rooms import choice
 from tunesmith.core.seed import derive, seed_everything
 from tunesmith.engine.begin import attach
-from tunesmith.engine.fit import Fit, Job
-from tunesmith.engine.learning import learn
+from tunesmith.engine.fit import Fit, Job, fit
 from tunesmith.evaluation.answers import Answerer, Answers, Prompting
 from tunesmith.evaluation.reader_answers import ReaderAnswerer
 from tunesmith.methods._attachment import trainable
@@ -153,8 +152,9 @@ def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
                 seconds=left,
                 description=name,
                 penalties=bench.restraint.penalties(prefix),
+                identity=bench.model.loaded.identity,
             )
-            done = learn(job, bench.model.loaded.identity)
+            done = fit(job)
             _tell(outcome, done, bench, time.monotonic() - begun)
             outcome.config = {
                 **method.as_dict(),

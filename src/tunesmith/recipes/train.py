@@ -13,8 +13,7 @@ from tunesmith.core.progress import say
 from tunesmith.core.records import Text
 from tunesmith.core.seed import seed_everything
 from tunesmith.engine.begin import attach
-from tunesmith.engine.fit import Job
-from tunesmith.engine.learning import learn
+from tunesmith.engine.fit import Job, fit
 from tunesmith.evaluation.answers import Prompting
 from tunesmith.evaluation.report import write_run_report
 from tunesmith.methods._attachment import trainable
@@ -64,11 +63,12 @@ def train(project: Project, *, evaluate: bool = True, has_past: bool = True) -> 
             description=method.name,
             penalties=restraint.penalties(prefix),
             gate=restraint.gate(prefix),
+            identity=model.loaded.identity,
         )
         receipt = {**job.receipt(), **cut, "replayed_rows": len(restraint.rows), "template": model.form.hash}
         _artifacts.write_json(folder / "receipt.json", receipt)
         say(f"{receipt['trained_tokens']:,} of {receipt['tokens']:,} tokens trained, {_cut(cut)}")
-        done = learn(job, model.loaded.identity)
+        done = fit(job)
         outcome = Outcome(method.name, reason="; ".join(note for note in (done.stopped, *done.events[:3]) if note))
         outcome.train_seconds, outcome.curve, outcome.receipt = done.seconds, done.curve, receipt
         outcome.trainable_parameters = trainable(model.loaded.model).count
