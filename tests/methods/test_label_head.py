@@ -120,3 +120,8 @@ def test_states_are_computed_once_and_kept_on_disk(toy_llama: Any, monkeypatch: 
     monkeypatch.setattr(pooling, "_computed", lambda *_: pytest.fail("computed again"))
     assert torch.equal(pooling.remember(prepared, ROWS, second, "toy identity"), found)
     assert torch.equal(pooling.pooled(prepared, pack_whole(ROWS[2:]), second), found[2:])
+
+
+def test_a_layer_without_width_is_told(toy_llama: Any) -> None:
+    with pytest.raises(Mistake, match=r"method\.layers: got \[8, 0\]; expected widths of 1 at least"):
+        dense_head.attach(toy_llama, dense_head.Config(layers=[8, 0]))

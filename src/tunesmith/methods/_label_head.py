@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tunesmith.core.errors import Mistake
 from tunesmith.methods import _attachment
 
 Pooling = Literal["mean", "last", "first"]
@@ -44,7 +45,12 @@ class LabelHead(nn.Module):
 
 
 def attach(model: Any, method: str, layers: Sequence[int], pooling: Pooling, layer: int) -> None:
-    """Freeze the whole model, a head it came with too, and put a fresh `LabelHead` beside it, which alone trains."""
+    """Freeze the whole model, a head it came with too, and put a fresh `LabelHead` beside it, which alone trains.
+
+    Raises Mistake for a layer without width.
+    """
+    if any(width < 1 for width in layers):
+        raise Mistake(f"method.layers: got {list(layers)}; expected widths of 1 at least, such as [256]")
     _attachment.claim(model, method, head=False)
     width, device = model.config.get_text_config().hidden_size, next(model.parameters()).device
     head = LabelHead(width, model.config.num_labels, layers, pooling, layer)

@@ -7,7 +7,6 @@ which dense layers turn into scores of the task's labels; on encoders and decode
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ _NAME = "dense_head"
 class Config(Section):
     """The keys of ``method: {name: dense_head}``."""
 
-    layers: list[Annotated[int, Field(ge=1)]] = Field([256], description="widths of the dense layers")
+    layers: list[int] = Field([256], description="widths of the dense layers")
     pooling: Pooling = Field("mean", description="what stands for a row: mean, last or first token's states")
     layer: int = Field(-1, description="after which layer states are taken, counted from 1; -1: the last")
 
