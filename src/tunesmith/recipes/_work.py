@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.config import Chosen, Precision, Project, choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import say
-from tunesmith.core.rooms import choice, names
 from tunesmith.core.seed import derive
 from tunesmith.data._read import Reading, read
 from tunesmith.data._row import Problem
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
     from tunesmith.models.load import Loaded
     from tunesmith.prompts.reading import Reader
     from tunesmith.prompts.render import Template
-
-
-_WHOLE_ROWS = ("sequence", "several")
-"""What tasks label that are about whole rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +78,11 @@ class Model:
 
         Raises Mistake for such a method and a task that is not about labels of whole rows.
         """
-        from tunesmith.models.load import context_length
-        from tunesmith.prompts.reading import Reader
+        from tunesmith.recipes._reading import whole_rows
 
         if not getattr(method.module, "HEAD", False):
             return self
-        if (kind := getattr(task.module, "HEAD", "")) not in _WHOLE_ROWS:
-            readable = [name for name in names("tasks") if getattr(choice("tasks", name), "HEAD", "") in _WHOLE_ROWS]
-            raise Mistake(
-                f"method: {method.name} labels whole rows; got the task {task.name}; expected {' or '.join(readable)}; "
-                "type --method.name lora"
-            )
-        config, labels = self.loaded.model.config, task.module.choices(task.config)
-        config.num_labels = len(labels)
-        config.problem_type = "multi_label_classification" if kind == "several" else "single_label_classification"
-        window = context_length(config)
-        return replace(self, form=Reader(self.loaded.tokenizer, kind, labels, window))
+        return replace(self, form=whole_rows(self.loaded, method, task))
 
     def answerer(self, task: Chosen, objective: Chosen | None = None) -> Answerer | ReaderAnswerer:
         """What answers rows of a task with the model as it is at the moment; of documents, what `objective` hides."""
@@ -174,29 +158,21 @@ def open_model(name: str, precision: Precision = "auto", task: Chosen | None = N
     from tunesmith.engine.prepare import prepare
     from tunesmith.methods import _head
     from tunesmith.models.folder import read_config
-    from tunesmith.models.heads import Head
-    from tunesmith.models.load import context_length, kind_of, load
+    from tunesmith.models.load import kind_of, load
     from tunesmith.models.source import fetch
     from tunesmith.prompts.documents import form_of
-    from tunesmith.prompts.reading import Reader
     from tunesmith.prompts.render import Template
+    from tunesmith.recipes._reading import head_for, reader
 
     if kind_of(read_config(fetch(name))) != "encoder":
         loaded = load(name)
         prepared = prepare(loaded.model, precision)
         form = form_of(task.module.RECORD if task else None, prepared.kind == "encoder-decoder")
         return Model(loaded, prepared, Template(loaded.tokenizer, form=form))
-    if task is None or not hasattr(task.module, "HEAD"):
-        readable = ", ".join(one for one in names("tasks") if hasattr(choice("tasks", one), "HEAD"))
-        raise Mistake(
-            f"model {name}: got an encoder, which reads text and writes none; expected a decoder for "
-            f"{task.name if task else 'this'} (see `tunesmith models list`), or one of the tasks {readable}"
-        )
-    head = Head(task.module.HEAD, task.module.choices(task.config))
+    head = head_for(name, task)
     loaded = load(name, head=head, seed=derive(seed, "head"))
     _head.mark(loaded.model, loaded.made)
-    window = context_length(loaded.model.config)
-    return Model(loaded, prepare(loaded.model, precision), Reader(loaded.tokenizer, head.kind, head.labels, window))
+    return Model(loaded, prepare(loaded.model, precision), reader(loaded, head.kind, head.labels))
 
 
 def need_memory(project: Project) -> None:
