@@ -62,7 +62,7 @@ SHAPELESS = {"utils", "util", "common", "helpers", "helper", "misc"}
 # `tunesmith --help` answers in 0.3 s: these rooms may be imported for it and leave heavy packages to their functions.
 LIGHT_ROOMS = ("core", "store", "data", "tasks", "metrics", "cli")
 HEAVY = {"torch", "transformers", "peft", "datasets", "sklearn", "scipy", "pandas", "matplotlib"}
-HEAVY |= {"rouge_score", "sacrebleu", "seqeval", "datasketch", "bm25s", "py3langid", "gguf"}
+HEAVY |= {"rouge_score", "sacrebleu", "seqeval", "datasketch", "bm25s", "py3langid", "gguf", "optuna"}
 
 
 class Import(NamedTuple):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tunesmith.core.config import Precision, Project
     from tunesmith.recipes.generate import Speaker
 
-__all__ = ["Mistake", "check", "climb", "evaluate", "init", "load", "pretrain", "scale", "speaker", "train"]
+__all__ = ["Mistake", "check", "climb", "evaluate", "init", "load", "pretrain", "scale", "speaker", "sweep", "train"]
 
 Task = str | Path | Mapping[str, Any]
 
@@ -128,7 +128,6 @@ def scale(
     factor: float | None = None,
     max_kl: float | None = None,
     task: Task | None = None,
-    task_name: str | None = None,
     limit: int | None = None,
     output_dir: str | Path | None = None,
     **keys: Any,
@@ -138,15 +137,22 @@ def scale(
     from tunesmith.recipes.scale import scale as recipe
 
     project = load(task, **keys) if task is not None else None
-    return recipe(
-        artifact,
-        factor=factor,
-        max_kl=max_kl,
-        project=project,
-        task_name=task_name,
-        limit=limit,
-        output_dir=output_dir,
-    )
+    return recipe(artifact, factor=factor, max_kl=max_kl, project=project, limit=limit, output_dir=output_dir)
+
+
+def sweep(
+    task: Task,
+    *,
+    trials: int = 20,
+    minutes: float | None = None,
+    objectives: Sequence[str] = ("quality",),
+    **keys: Any,
+) -> dict[str, Any]:
+    """Search the task's keys for the values that learn best; see `recipes.sweep`."""
+    environment.prepare()
+    from tunesmith.recipes.sweep import sweep as recipe
+
+    return recipe(load(task, **keys), trials=trials, minutes=minutes, objectives=objectives)
 
 
 def speaker(

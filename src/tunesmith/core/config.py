@@ -221,6 +221,9 @@ class Project(Section):
     objective: Chosen = Field(
         description="what it is trained for", json_schema_extra={"room": "objectives", "default": "sft"}
     )
+    sweep: dict[str, list[float | int | str | bool | None]] = Field(
+        default_factory=dict, description="what `sweep` searches, by key: two numbers (a range), or choices"
+    )
     rungs: list[str] | None = Field(None, description="the rungs a climb tries; default: all but full")
     optimizer: OptimizerName = Field("adamw", description="the optimizer")
     learning_rate: float | None = Field(None, gt=0, description="peak learning rate; default: the method's own")

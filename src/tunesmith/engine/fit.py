@@ -27,7 +27,7 @@ from tunesmith.core.files import disk_mistakes
 from tunesmith.core.progress import say, track
 from tunesmith.core.records import Encoded
 from tunesmith.core.seed import derive
-from tunesmith.engine import checkpoints, memory, optimizers, penalties
+from tunesmith.engine import checkpoints, memory, optimizers
 from tunesmith.engine.aside import Aside
 from tunesmith.engine.journal import Fit as Fit
 from tunesmith.engine.journal import Journal, Reading
@@ -246,8 +246,14 @@ def memory_limit_mb(project: Project) -> float:
     return 0.8 * float(psutil.virtual_memory().available) / memory.MB + memory.held_mb()
 
 
-def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
+def fit(
+    job: Job,
+    on_step: Callable[[Step], None] | None = None,
+    on_validation: Callable[[int, float], None] | None = None,
+) -> Fit:
     """Train to the end, the deadline or the point where validation stands still; leaves the best weights in place.
+
+    `on_validation` is told the step and its validation loss; what it raises ends the run.
 
     Ctrl-C waits for the end of the step, keeps a checkpoint and is passed on; a second one does not wait. Raises
     Mistake for a run that cannot fit into memory, has nothing to learn, or diverges. A method that can is solved at
@@ -262,10 +268,16 @@ def fit(job: Job, on_step: Callable[[Step], None] | None = None) -> Fit:
             loss = job.validation_loss() if job.validation else math.inf
             return Fit(seconds=time.monotonic() - begun, best_loss=loss, receipt=job.receipt())
     with _put_aside(job) as (good, best):
-        return _fit(job, on_step, good, best)
+        return _fit(job, on_step, on_validation, good, best)
 
 
-def _fit(job: Job, on_step: Callable[[Step], None] | None, good: Aside, best: Aside) -> Fit:
+def _fit(
+    job: Job,
+    on_step: Callable[[Step], None] | None,
+    on_validation: Callable[[int, float], None] | None,
+    good: Aside,
+    best: Aside,
+) -> Fit:
     project, model = job.project, job.prepared.model
     journal = Journal(job.folder, model, Fit(receipt=job.receipt()), _settings(project), best)
     optimizer = _optimizer(job)
@@ -289,7 +301,7 @@ def _fit(job: Job, on_step: Callable[[Step], None] | None, good: Aside, best: As
         job.plan,
         guard,
         start=start if journal.since_best < patience and not journal.fit.stopped else job.plan.steps,
-        penalties={**penalties.of_method(project.method.module), **job.penalties},
+        penalties=job.penalties,
         resting=getattr(project.method.module, "resting", None),
         on_step=getattr(project.method.module, "on_step", None),
     )
@@ -302,6 +314,8 @@ def _fit(job: Job, on_step: Callable[[Step], None] | None, good: Aside, best: As
             if due and (job.validation or job.gate):
                 loss = job.validation_loss() if job.validation else None
                 journal.validated(step.number, loss, job.gate() if job.gate else None)
+                if on_validation is not None and loss is not None:
+                    on_validation(step.number, loss)
             bar.advance(1, loss=step.loss, tokens=f"{journal.fit.tokens / max(journal.fit.seconds, 1e-9):,.0f}/s")
             journal.keep(step.number, guard, project.save_steps)
             if on_step is not None:

@@ -96,7 +96,7 @@ def scatter(
         *(_name(label) for label in _names(points, stairs, x, y, frame)),
     ]
     said = "; ".join(f"{p.name}: {_spoken(p, across, up)}" for p in sorted(points, key=lambda p: p.at))
-    return _svg(parts, frame, f"{up.label} against {across.label}. {said}.")
+    return svg(parts, frame, f"{up.label} against {across.label}. {said}.")
 
 
 def curve(rows: Sequence[Mapping[str, Any]], frame: Frame = SMALL, name: str = "") -> str:
@@ -125,7 +125,7 @@ def curve(rows: Sequence[Mapping[str, Any]], frame: Frame = SMALL, name: str = "
         for label, s in (("training loss", loss), ("validation loss", validation))
         if s
     ]
-    return _svg(parts, frame, f"Learning curve{' of ' + name if name else ''}: {', '.join(said)}.")
+    return svg(parts, frame, f"Learning curve{' of ' + name if name else ''}: {', '.join(said)}.")
 
 
 def bars(amounts_of: Mapping[str, float], strong: Collection[str], across: str, up: Axis, frame: Frame = SMALL) -> str:
@@ -150,10 +150,11 @@ def bars(amounts_of: Mapping[str, float], strong: Collection[str], across: str, 
             middle = left + 0.38 * step
             parts.append(f'<text class="tick" x="{middle:.1f}" y="{bottom + 19}" text-anchor="middle">{number}</text>')
     said = "; ".join(f"{name} {up.written(amount)}" for name, amount in amounts_of.items())
-    return _svg(parts, frame, f"{up.label} against {across}. {said}.")
+    return svg(parts, frame, f"{up.label} against {across}. {said}.")
 
 
-def _svg(parts: Iterable[str], frame: Frame, spoken: str) -> str:
+def svg(parts: Iterable[str], frame: Frame, spoken: str) -> str:
+    """The parts of a picture as one, with what a screen reader says of it."""
     return (
         f'<svg class="plot" viewBox="0 0 {frame.width} {frame.height}" width="{frame.width}" height="{frame.height}" '
         f'role="img" aria-label="{escape(spoken)}">{"".join(parts)}</svg>'

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.files import atomic_write
 from tunesmith.evaluation import amounts
 from tunesmith.evaluation.amounts import words
-from tunesmith.evaluation.views import climb_view, is_finished, mixture_view, run_view, scale_view
+from tunesmith.evaluation.views import climb_view, is_finished, mixture_view, run_view, scale_view, sweep_view
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,6 +63,14 @@ def write_scale_report(folder: Path, scale: Mapping[str, Any]) -> Path:
     Raises Mistake when the folder cannot be written.
     """
     return _write(folder, "scale.html.j2", scale_view(scale))
+
+
+def write_sweep_report(folder: Path, sweep: Mapping[str, Any]) -> Path:
+    """Write `report.html` into `folder` from what sweep.json holds: every trial, and which key matters.
+
+    Raises Mistake when the folder cannot be written.
+    """
+    return _write(folder, "sweep.html.j2", sweep_view(sweep))
 
 
 def table(climb: Mapping[str, Any]) -> Table:

@@ -6,10 +6,10 @@ The files may be those of an interrupted climb: what is not known is None or emp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tunesmith.evaluation import amounts, pictures, plots
+from tunesmith.evaluation import amounts, pictures, plots, search_plots
 from tunesmith.evaluation.amounts import is_number, words
 
 
@@ -118,6 +118,40 @@ def scale_view(scale: Mapping[str, Any]) -> dict[str, Any]:
         "strengths": strengths,
         "forgetting": pictures.against_forgetting(measured, [one for one in strengths if one["finished"]]),
     }
+
+
+def sweep_view(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything the page of a sweep shows."""
+    trials, found = sweep["trials"], sweep["best"]
+    best = ", ".join(f"{key} {_short(value)}" for key, value in found["params"].items())
+    states = [trial["state"] for trial in trials]
+    counts = {state: states.count(state) for state in ("finished", "pruned", "failed", "interrupted", "running")}
+    figures = [{"label": state, "value": str(count), "note": "trials"} for state, count in counts.items() if count]
+    return {
+        **{key: sweep[key] for key in ("name", "model", "method", "objectives", "command")},
+        "verdict": f"Best of {len(trials)} trials: {best}",
+        "figures": figures,
+        "keys": [one["key"] for one in sweep["search"]],
+        "objective": sweep["objectives"][0],
+        "parallel": [search_plots.parallel(sweep, frame) for frame in (search_plots.WIDE, search_plots.NARROW)],
+        "importance": search_plots.importance_bars(sweep["importances"]),
+        "trials": [_trial(trial, sweep["objectives"]) for trial in trials],
+    }
+
+
+def _trial(trial: Mapping[str, Any], objectives: Sequence[str]) -> dict[str, Any]:
+    reached = [trial["values"].get(name) for name in objectives]
+    ended = ": ".join(filter(None, (trial["state"], trial["reason"])))
+    return {
+        **trial,
+        "params": [_short(value) for value in trial["params"].values()],
+        "reached": reached,
+        "ended": ended,
+    }
+
+
+def _short(value: Any) -> str:
+    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def facts(tree: Mapping[str, Any]) -> list[tuple[str, Any]]:

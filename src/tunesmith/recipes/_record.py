@@ -25,7 +25,7 @@ from tunesmith.store.store import Store
 _KEY = "key.json"
 _REMEDY = "choose another --output_dir"
 _LEFT = ("artifact", "checkpoints", "rungs", "tasks")
-_MAY_CHANGE = {"model", "data", "rungs", "budget", "target", "shots", "output_dir"}
+_MAY_CHANGE = {"sweep", "model", "data", "rungs", "budget", "target", "shots", "output_dir"}
 """Keys of a task file under which a run may be gone on with: model and data count by their content."""
 
 
