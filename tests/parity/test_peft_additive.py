@@ -103,6 +103,15 @@ def test_our_virtual_tokens_are_the_same_in_peft(name: str, kind: str, toy_model
     assert not torch.allclose(logits(model, prefix), logits(toy_model(kind)), atol=1e-2)
 
 
+@pytest.mark.parametrize("kind", ["mistral", "gemma2"])
+def test_a_window_slides_over_the_prefix_as_in_peft(kind: str, toy_model: ToyModel, tmp_path: Path) -> None:
+    """Prefix and text are both longer than the window: the last tokens do not see the prefix any more."""
+    keys = {"num_virtual_tokens": 7, "init": "random"}
+    model = attached(toy_model(kind, sliding_window=5), "prefix", tmp_path / "ours", **keys)
+    loaded = peft.PeftModel.from_pretrained(toy_model(kind, sliding_window=5), tmp_path / "ours")
+    same(logits(loaded), logits(model, choice("methods", "prefix").prefix_tokens(model)))
+
+
 THEIR_SOFT: list[tuple[str, dict[str, Any]]] = [
     ("prefix", {}),
     ("prefix", {"prefix_projection": True, "encoder_hidden_size": 12}),

@@ -1,4 +1,4 @@
-"""Learned factors on keys, values and inner activations: a tenth of a LoRA's size, and nothing left over when merged.
+"""Learned factors on keys, values and inner activations: a number a channel, and nothing left over when merged.
 
 (IA)³ (arXiv 2205.05638, eq. 1–2): ``softmax(Q (l_k ∘ K)ᵀ / √d) (l_v ∘ V)`` in attention and ``(l_ff ∘ γ(W₁ x)) W₂`` in
 the feed-forward layer, every `l` one at the start. A layer's outputs are multiplied, a feed-forward layer's inputs.

@@ -1,9 +1,9 @@
-"""A soft prompt spoken by a small network while it is learned: steadier than prompt tuning, and as small in the end.
+"""A soft prompt spoken by a small network while it is learned, so that its tokens move together; as small in the end.
 
-P-tuning (arXiv 2103.10385, section 3.2): the virtual tokens are ``MLP(e)`` or ``MLP(LSTM(e))`` of trained vectors `e`,
-so that they move together. Here the network stands beside a skip connection, ``e + MLP(e)`` (arXiv 2305.03937, section
-3), and its last layer is zero at the start: training begins at real words. The artifact holds what the network says in
-the end, as peft writes it; the network itself is only needed to train.
+P-tuning (arXiv 2103.10385, section 3.2): the virtual tokens are ``MLP(e)`` or ``MLP(LSTM(e))`` of trained vectors `e`.
+Here the network stands beside a skip connection, ``e + MLP(e)`` (arXiv 2305.03937, section 3), and its last layer is
+zero at the start: training begins at real words. The artifact holds what the network says in the end, as peft writes
+it; the network itself is only needed to train.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tunesmith.methods import _attachment, _peft_settings, prompt_tuning
 from tunesmith.methods.prompt_tuning import resolve as resolve
 
 FAMILY = "additive"
-GOOD_FOR = "where prompt_tuning is unsteady: as small in the end, easier to learn"
+GOOD_FOR = "where prompt_tuning is unsteady: a network steers it, the file is as small"
 LEARNING_RATE = 2e-3
 MERGEABLE = False
 MIXABLE = True

@@ -21,7 +21,7 @@ from tunesmith.methods import _attachment, _peft_settings, _targets, prompt_tuni
 from tunesmith.methods.prompt_tuning import resolve as resolve
 
 FAMILY = "additive"
-GOOD_FOR = "generation with weights untouched: more say than prompt_tuning, megabytes a task"
+GOOD_FOR = "generation with weights untouched: more say than prompt_tuning, about 1 MB a task"
 LEARNING_RATE = 2e-2
 MERGEABLE = False
 MIXABLE = True
