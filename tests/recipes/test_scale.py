@@ -71,9 +71,9 @@ def test_where_all_forget_too_much_it_says_so() -> None:
 
 
 def test_the_verdict() -> None:
-    assert verdict(TRIED[2], TRIED[0], "lora") == (
+    assert verdict(TRIED[2], TRIED, "lora") == (
         "Use lora at 0.5 of its strength: accuracy 0.880 (0.820 to 0.940, 100 validation rows) where all of it gets "
-        "0.900, KL 0.100 nats a token from the base instead of 0.400."
+        "0.900 and the base alone 0.400, KL 0.100 nats a token from the base instead of 0.400."
     )
 
 

@@ -65,14 +65,16 @@ def choose(tried: Sequence[Strength], asked: Forgetting, factor: float | None = 
     return next(one for one in sorted(inside, key=lambda one: one.factor) if not _is_worse(one, best))
 
 
-def verdict(chosen: Strength, full: Strength, method: str) -> str:
+def verdict(chosen: Strength, tried: Sequence[Strength], method: str) -> str:
     """The choice in one sentence: how strong, how good, what it keeps."""
+    full, base = tried[0], next((one.measured for one in tried if not one.factor), None)
     quality, before = chosen.measured, full.measured
     parts = [f"Use {method} at {chosen.factor:g} of its strength"]
     if quality and before:
         name = quality.metric.replace("_", " ")
         interval = f"{quality.low:.3f} to {quality.high:.3f}, {quality.n} validation rows"
         parts.append(f"{name} {quality.value:.3f} ({interval}) where all of it gets {before.value:.3f}")
+        parts[-1] += f" and the base alone {base.value:.3f}" if base else ""
     parts.append(f"KL {chosen.kl:.3f} nats a token from the base instead of {full.kl:.3f}")
     return f"{parts[0]}: {', '.join(parts[1:])}."
 

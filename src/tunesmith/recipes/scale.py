@@ -86,8 +86,8 @@ def _tried(
     method.module.restore(live, at_strength(live, method.module, learned, chosen.factor))
     _artifacts.save(folder / "artifact", model, answerer.task, prompting, method)
     return {
-        "name": folder.name,
-        "verdict": verdict(chosen, tried[0], method.name),
+        "name": place.parent.name if place.name == "artifact" else place.name,
+        "verdict": verdict(chosen, tried, method.name),
         "command": f'tunesmith generate --artifact {folder} "your text"',
         "artifact": str(folder / "artifact"),
         "method": method.name,
