@@ -163,7 +163,7 @@ def test_bars_stand_in_their_order_and_as_high_as_they_say() -> None:
     amounts = {"layers.0": 0.1, "layers.1": 0.4, "<b>": 0.2}
     drawn = plots.bars(amounts, {"layers.1"}, "layer", Axis("share", lambda share: f"{share:.0%}"))
     bars = re.findall(r'<rect class="([a-z ]+)" x="([\d.]+)" y="([\d.]+)" width="[\d.]+" height="([\d.]+)">', drawn)
-    assert [kind for kind, *_ in bars] == ["bar", "bar strong", "bar"]
+    assert [kind for kind, *_ in bars] == ["amount", "amount strong", "amount"]
     assert [float(x) for _, x, *_ in bars] == sorted(float(x) for _, x, *_ in bars)
     heights = [float(height) for *_, height in bars]
     assert heights == pytest.approx([heights[1] / 4, heights[1], heights[1] / 2], abs=0.1)

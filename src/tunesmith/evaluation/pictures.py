@@ -47,7 +47,7 @@ def importance(config: Mapping[str, Any]) -> list[str]:
     """
     ranked, rows = config.get("importance") or {}, config.get("rows") or {}
     trained = {place for place in ranked if any(f"{path}.".startswith(f"{place}.") for path in rows)}
-    up = Axis("share of the importance", lambda share: f"{100 * share:.3g} %")
+    up = Axis("share of the importance", amounts.quality)
     drawn = (plots.bars(ranked, trained, "layer, 0 is nearest to the input", up, frame) for frame in FRAMES)
     return [picture for picture in drawn if picture]
 

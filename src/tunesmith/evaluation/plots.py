@@ -141,7 +141,7 @@ def bars(amounts_of: Mapping[str, float], strong: Collection[str], across: str, 
     every = -(-len(amounts_of) * 26 // (right - frame.left))  # a number takes 26 pixels
     parts = [_levels(y, up, frame), _labels(across, up.label, frame)]
     for number, (name, amount) in enumerate(amounts_of.items()):
-        left, kind = frame.left + (number + 0.12) * step, "bar strong" if name in strong else "bar"
+        left, kind = frame.left + (number + 0.12) * step, "amount strong" if name in strong else "amount"
         parts.append(
             f'<rect class="{kind}" x="{left:.1f}" y="{y(amount):.1f}" width="{0.76 * step:.1f}" '
             f'height="{bottom - y(amount):.1f}"><title>{escape(name)}: {up.written(amount)}</title></rect>'

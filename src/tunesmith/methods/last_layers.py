@@ -17,7 +17,7 @@ from tunesmith.methods import _attachment, _blocks
 
 FAMILY = "selective"
 GOOD_FOR = "quick steps on a processor: nothing below is computed backward"
-LEARNING_RATE = 5e-5
+LEARNING_RATE = 1e-4
 MERGEABLE = True
 MIXABLE = False
 PEFT_TYPE: str | None = None
