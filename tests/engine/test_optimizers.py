@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.optimization import Adafactor, get_scheduler
 
@@ -115,6 +117,40 @@ def test_what_it_remembers_was_counted(name: str) -> None:
     kept = sum(slot.numel() for slot in optimizers.slots(optimizer)[0].values() if slot.dtype == torch.float32)
     counted = optimizers.slot_numbers(name, weights, [embedding])
     assert counted <= kept <= counted + 50 + 60 + 40 + 30 + 2 * len(weights)
+
+
+def test_nested_and_shared_slots_come_back() -> None:
+    """As those of bitsandbytes, which may not be installed here: groups of tensors, code books used by all weights."""
+    book, moments = torch.arange(4.0), torch.ones(3)
+    state = {0: {"step": 3, "quantized": {"book": book, "moments": moments}}, 1: {"quantized": {"book": book}}}
+    told: list[Any] = []
+    optimizer: Any = SimpleNamespace(
+        state_dict=lambda: {"state": state, "param_groups": []}, load_state_dict=lambda given: told.append(given)
+    )
+    tensors, plain = optimizers.slots(optimizer)
+    assert plain == {"0.step": 3}
+    assert len({tensor.data_ptr() for tensor in tensors.values()}) == 3
+    optimizers.restore(optimizer, tensors, plain)
+    back = told[0]["state"]
+    assert back[0]["step"] == 3
+    assert torch.equal(back[0]["quantized"]["moments"], moments)
+    assert torch.equal(back[1]["quantized"]["book"], book)
+
+
+def test_eight_bits_go_on_bit_for_bit(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    weights = [torch.randn(128, 128).requires_grad_(True), torch.randn(70).requires_grad_(True)]
+    optimizer = optimizers.make("adamw8bit", weights, learning_rate=RATE)
+    _move(optimizer, tuple(weights))
+    tensors, plain = optimizers.slots(optimizer)
+    save_file(tensors, tmp_path / "slots")
+    others = [weight.detach().clone().requires_grad_(True) for weight in weights]
+    other = optimizers.make("adamw8bit", others, learning_rate=RATE)
+    optimizers.restore(other, load_file(tmp_path / "slots"), plain)
+    _move(optimizer, tuple(weights))
+    _move(other, tuple(others))
+    assert all(torch.equal(one, two) for one, two in zip(weights, others, strict=True))
+    assert sum(tensor.nbytes for tensor in tensors.values()) < 1.2 * 4 * optimizers.slot_numbers("adamw8bit", weights)
 
 
 def test_names_in_the_task_file_are_those_there_are() -> None:

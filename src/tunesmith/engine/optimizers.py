@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,24 +173,39 @@ def slot_numbers(name: str, parameters: Sequence[Tensor], embeddings: Collection
 
 
 def slots(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What an optimizer remembers, the live tensors and the plain numbers, by ``place.name``."""
+    """What an optimizer remembers, the live tensors and the plain numbers, by ``place.name`` (``place.group.name``).
+
+    Tensors that several places share (the code books of adamw8bit) are copies: files hold each on its own.
+    """
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {}
-    for place, kept in optimizer.state_dict()["state"].items():
-        for name, value in kept.items():
-            if isinstance(value, Tensor):
-                tensors[f"{place}.{name}"] = value.contiguous()
-            else:
-                plain[f"{place}.{name}"] = value
+    seen: set[int] = set()
+    for name, value in _leaves(optimizer.state_dict()["state"]):
+        if isinstance(value, Tensor):
+            tensors[name] = value.clone() if value.data_ptr() in seen else value.contiguous()
+            seen.add(value.data_ptr())
+        else:
+            plain[name] = value
     return tensors, plain
+
+
+def _leaves(tree: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
 
 
 def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
     """Make an optimizer remember what `slots` gave; the tensors become its own."""
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *plain.items()]:
-        place, name = key.split(".", 1)
-        state.setdefault(int(place), {})[name] = value
+        place, *groups, name = key.split(".")
+        holder = state.setdefault(int(place), {})
+        for group in groups:
+            holder = holder.setdefault(group, {})
+        holder[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
