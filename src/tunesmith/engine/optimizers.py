@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -84,14 +85,14 @@ def _adafactor(groups: list[dict[str, Any]], momentum: float) -> torch.optim.Opt
 
 def _adamw8bit(groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
     try:
-        from bitsandbytes.optim import AdamW8bit
+        make_one: Any = import_module("bitsandbytes.optim").AdamW8bit
     except ImportError:
         needs = "needs bitsandbytes, which is not installed"
         raise Mistake(
             f"optimizer: got adamw8bit, which {needs}; expected the library or another optimizer; "
             "type pip install bitsandbytes, or --optimizer adafactor"
         ) from None
-    made: torch.optim.Optimizer = AdamW8bit(groups, betas=_BETAS)
+    made: torch.optim.Optimizer = make_one(groups, betas=_BETAS)
     return made
 
 
