@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -133,6 +134,11 @@ def test_a_run_that_passes_the_gate_steps_back(toy_task: ToyTask, capsys: pytest
     assert result["reason"].endswith("back to the weights of step 2")
     assert result["forgetting_kl"] == pytest.approx(seen[0], rel=1e-5)
     assert result["reason"] in capsys.readouterr().err
+    picture = Path("runs/toy/report.html").read_text(encoding="utf-8").split("What was forgotten on the way")[1]
+    drawn = ElementTree.fromstring(f"<svg{picture.split('<svg')[1].split('</svg>')[0]}</svg>")
+    named = {node.attrib["class"]: node[0].text or "" for node in drawn.iter("g") if "rung" in node.get("class", "")}
+    assert "step 2: " in named["rung chosen"]
+    assert any((node.text or "").startswith("at most ") for node in drawn.iter("text"))
 
 
 def test_general_rows_may_be_the_person_s(toy_task: ToyTask, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

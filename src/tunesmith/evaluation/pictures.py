@@ -10,6 +10,7 @@ from tunesmith.evaluation import amounts, plots
 from tunesmith.evaluation.amounts import is_number
 from tunesmith.evaluation.scales import Axis, memory_axis, time_axis
 
+_KL = Axis("mean KL from the base model, nats a token", amounts.quality)
 FRAMES = (plots.WIDE, plots.NARROW)
 # The costs a person may weigh quality against: the rung's field and its axis.
 _COSTS = (
@@ -36,8 +37,18 @@ def against_forgetting(climb: Mapping[str, Any], finished: Iterable[Mapping[str,
     points = [_point(rung, "forgetting_kl") for rung in finished if is_number(rung["forgetting_kl"])]
     if not any(point.at > 0 for point in points):
         return []
-    across = Axis("mean KL from the base model, nats a token", amounts.quality)
-    return _scatters(climb, points, across, bound=climb.get("max_kl"))
+    return _scatters(climb, points, _KL, bound=climb.get("max_kl"))
+
+
+def on_the_way(result: Mapping[str, Any]) -> list[str]:
+    """Loss against forgetting at each validation of a run that had a gate; none of one that had not."""
+    best, points = result.get("best_validation_loss"), []
+    for one in result.get("curve") or ():
+        if "forgetting_kl" in one and "validation" in one:
+            loss = one["validation"]
+            points.append(plots.Point(f"step {one['step']:g}", one["forgetting_kl"], loss, loss, loss, loss == best))
+    up, bound = Axis("validation loss", amounts.quality), result.get("max_kl")
+    return [plots.scatter(points, _KL, up, frame, False, bound=bound) for frame in FRAMES] if points else []
 
 
 def importance(config: Mapping[str, Any]) -> list[str]:

@@ -76,6 +76,7 @@ def run_view(result: Mapping[str, Any]) -> dict[str, Any]:
         "rung": rung,
         "figures": [*(_measured_figure(words(name), m) for name, m in measured.items()), *_price_figures(rung)],
         "pictures": [plots.curve(result.get("curve") or (), frame, rung["name"]) for frame in pictures.FRAMES],
+        "forgetting": pictures.on_the_way(result),
         "examples": _side_by_side([rung]),
         "receipt": facts(result.get("receipt") or {}),
         "facts": _how_it_was_made(result),

@@ -96,6 +96,7 @@ def train(project: Project, *, evaluate: bool = True, has_past: bool = True) -> 
             "machine": inspect(torch=True).as_dict(),
             "before": before,
             "best_validation_loss": done.best_loss if math.isfinite(done.best_loss) else None,
+            "max_kl": project.forgetting.max_kl,
             "command": f'tunesmith generate --artifact {folder} "your text"',
         }
         _artifacts.write_json(folder / "result.json", result)
