@@ -109,3 +109,13 @@ def test_a_rung_of_a_climb_looks_once_for_its_race_and_its_run(
     assert rung["status"] == "finished"
     assert rung["config"]["rows"]
     assert (workplace / "runs/toy/rungs/important/survey.json").exists()
+
+
+@pytest.mark.parametrize("name", ["last_layers", "gradual_unfreezing", "important", "peft"])
+def test_from_task_file_to_artifact_and_back(name: str, toy_task: ToyTask) -> None:
+    method = {"name": name} | ({"survey_rows": 8, "share": 0.2} if name == "important" else {})
+    result = tunesmith.train(toy_task(method=method, max_steps=12))
+    assert result["value"] is not None
+    assert result["forgetting_kl"] > 0
+    again = tunesmith.evaluate(toy_task(method=method), artifact="runs/toy", split="validation")
+    assert again["value"] == result["value"]
