@@ -75,7 +75,7 @@ def test_pooled_states_are_those_of_transformers(
     make = toy_encoder if kind in ("bert", "modernbert") else toy_model
     model, plain = make(kind), make(kind)
     prepared = prepare(model, "float32")
-    dense_head.attach(model, dense_head.Config(pooling=how))
+    dense_head.attach(model, dense_head.Config(pooling=how, layer=-1))
     head = head_of(model)
     assert head is not None
     found = pooling.pooled(prepared, pack_whole(ROWS), head)
@@ -87,11 +87,14 @@ def test_pooled_states_are_those_of_transformers(
     assert torch.equal(pooling.pooled(prepared, pack_whole(ROWS), head), found)
 
 
+@pytest.mark.parametrize("layer", [1, -2])
 @pytest.mark.parametrize("kind", ["llama", "bert"])
-def test_states_of_a_layer_below(toy_model: Callable[..., Any], toy_encoder: Callable[..., Any], kind: str) -> None:
+def test_states_of_a_layer_below(
+    toy_model: Callable[..., Any], toy_encoder: Callable[..., Any], kind: str, layer: int
+) -> None:
     make = toy_encoder if kind == "bert" else toy_model
     model, plain = make(kind), make(kind)
-    features.attach(model, features.Config(layer=1))
+    features.attach(model, features.Config(layer=layer))
     head = head_of(model)
     assert head is not None
     found = pooling.pooled(prepare(model, "float32"), pack_whole(ROWS), head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -138,3 +139,67 @@ def test_a_head_over_a_frozen_body_labels_whole_rows_only(task: ToyTask, tmp_pat
     data = {"train": str(rows), "validation": 0.2, "test": 0.2}
     with pytest.raises(Mistake, match="features labels whole rows; got the task ner; expected classification or multi"):
         tunesmith.train(task("features", task={"name": "ner"}, data=data))
+
+
+def test_entities_are_labelled_word_by_word(task: ToyTask, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    names = ("wonderful", "funny", "moving", "great")
+    made = [
+        {"tokens": ["the", "film", name, "of", str(i), other], "tags": ["O", "O", "B-name", "O", "O", "B-name"]}
+        for i, (name, other) in enumerate(itertools.product(names, names))
+    ] + [{"tokens": ["the", "plot", "of", str(i)], "tags": ["O"] * 4} for i in range(16)]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in made * 3))
+    data = {"train": str(rows), "validation": 0.3, "test": 0.0}
+    given = task("full", task={"name": "ner"}, data=data, learning_rate=3e-3, max_steps=120)
+    result = tunesmith.train(given)
+    assert result["metric"] == "seqeval_f1"
+    assert result["value"] > 0.8
+    (answer,) = tunesmith.speaker("runs/toy").answer(["the film great of 3 funny"])
+    assert "great | name" in answer["output"].splitlines()
+    config = json.loads(Path("runs/toy/artifact/config.json").read_text())
+    assert config["architectures"] == ["BertForTokenClassification"]
+    assert config["label2id"] == {"O": 0, "B-name": 1, "I-name": 2}
+
+
+def test_an_answer_is_found_in_its_passage_or_is_none(task: ToyTask, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    things = ("film", "plot", "acting", "dialogue", "movie", "jokes")
+    made = [
+        {
+            "question": f"what of the {thing}?",
+            "context": f"the {other} was {i} and nothing",
+            "answer": str(i) if thing == other else "unanswerable",
+        }
+        for i, (thing, other) in enumerate(itertools.product(things, things))
+    ]
+    made += [{**row, "context": f"capital. {row['context']}"} for row in made]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in made * 2))
+    data = {"train": str(rows), "validation": str(rows), "test": 0.0}
+    given = task("full", task={"name": "question_answering"}, data=data, learning_rate=2e-3, max_steps=250)
+    result = tunesmith.train(given)
+    assert result["metric"] == "token_f1"
+    assert result["value"] > 0.7  # more than half of the questions have no answer
+    (answer,) = tunesmith.speaker("runs/toy").answer(["the plot was 17 and nothing\n\nwhat of the plot?"])
+    assert answer["output"] in ("17", "unanswerable")
+
+
+def test_several_labels_or_none(task: ToyTask, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    words = {"funny": "amusing", "dull": "boring", "great": "good"}
+    made = [
+        {"text": f"the film {i} was {' and '.join(chosen)}", "labels": [words[word] for word in chosen]}
+        for size in range(4)
+        for chosen in itertools.combinations(words, size)
+        for i in range(8)
+    ]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in made))
+    data = {"train": str(rows), "validation": 0.3, "test": 0.0}
+    given = task("full", task={"name": "multi_label"}, data=data, learning_rate=2e-3, max_steps=60)
+    assert tunesmith.train(given)["metric"] == "f1_micro"
+    found = tunesmith.train({**given, "method": {"name": "features"}, "output_dir": "runs/features"})
+    assert found["value"] > 0.8
+    for run in ("toy", "features"):
+        (answer,) = tunesmith.speaker(f"runs/{run}").answer(["the film 3 was funny and great"])
+        likely = [label for label, share in answer["probabilities"].items() if share > 0.5]
+        assert answer["output"] == (", ".join(likely) or "none")
+        assert list(answer["probabilities"]) == sorted(words.values())

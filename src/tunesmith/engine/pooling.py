@@ -92,7 +92,7 @@ def _states(prepared: Prepared, batch: PackedBatch, layer: int) -> Tensor:
         return (tap[0] if tap else last)[0, : len(batch.tokens)]
     reader = model.get_encoder() if prepared.kind == "encoder-decoder" else model.base_model
     padded = encoder.Padded.of(batch, model.config)
-    with _tapped(model, layer) as tap:
+    with _tapped(reader, layer) as tap:
         last = reader(**padded.inputs(model.config)).last_hidden_state
     return (tap[0] if tap else last)[padded.mask]
 
@@ -105,13 +105,14 @@ def _tapped(model: nn.Module, layer: int) -> Iterator[list[Tensor]]:
         yield heard
         return
     there = list(blocks(model).values())
-    if not 1 <= layer <= len(there):
+    place = layer - 1 if layer > 0 else len(there) + layer
+    if layer == 0 or not 0 <= place < len(there):
         raise Mistake(f"method.layer: got {layer}; expected 1 to {len(there)}, or -1 for the last")
 
     def hear(module: nn.Module, given: Any, output: Any) -> None:
         heard.append(output[0] if isinstance(output, tuple) else output)
 
-    handle = there[layer - 1].register_forward_hook(hear)
+    handle = there[place].register_forward_hook(hear)
     try:
         yield heard
     finally:

@@ -24,7 +24,7 @@ class LabelHead(nn.Module):
     """Dense layers of the given widths with a GELU after each, then a linear layer that starts at zero.
 
     `pooling` and `layer` say what it wants of the body: the mean over a row's tokens, its last or its first, of the
-    states after that layer (-1: the last, after its norm). Everything is float32.
+    states after that layer, counted from 1 or back from -1 (the last, after its norm). Everything is float32.
     """
 
     def __init__(self, width: int, labels: int, layers: Sequence[int], pooling: Pooling, layer: int) -> None:

@@ -3,6 +3,9 @@
 The states are standardized; the regression's strength is chosen by cross-validation among ten (scikit-learn's
 `LogisticRegressionCV`, by likelihood). What it finds is one linear layer, saved as one, with the standardization folded
 in: ``W x + b`` with ``W = V / σ``, ``b = c − V μ / σ``.
+
+States are taken one layer below the last, which knows less of what the model was made to predict: 0.800 instead of
+0.778 on the dev rows of SST-2 with MiniLM and 1,000 rows.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ class Config(Section):
     """The keys of ``method: {name: features}``."""
 
     pooling: Pooling = Field("mean", description="what stands for a row: mean, last or first token's states")
-    layer: int = Field(-1, description="after which layer states are taken, counted from 1; -1: the last")
+    layer: int = Field(-2, description="after which layer states are taken: from 1, or back from -1, the last")
 
 
 def attach(model: nn.Module, config: Config) -> None:

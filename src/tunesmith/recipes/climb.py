@@ -25,6 +25,8 @@ from tunesmith.recipes._work import folder_of, read_examples
 LADDER = ("zero_shot", "few_shot", "prompt_tuning", "bitfit", "lora", "full")
 """The rungs in order of cost; other methods come where `rungs` puts them."""
 DEFAULT = LADDER[:-1]
+READING = ("features", "bitfit", "lora")
+"""The rungs of a model that reads and writes nothing, where nobody names others: it cannot be asked in words."""
 SHARES = {"zero_shot": 1.0, "few_shot": 1.0, "prompt_tuning": 1.0, "bitfit": 1.0, "lora": 2.0, "full": 3.0}
 """How the time that is left is divided among the rungs that are left."""
 
@@ -43,6 +45,8 @@ def climb(project: Project) -> dict[str, Any]:
     summary = Summary(project, examples, folder, begun)
     with recorded(project, "climb", folder, examples) as record:
         bench = open_bench(project, examples, folder, summary.seconds_left())
+        if bench.model.reader is not None and not project.rungs:
+            rungs = list(READING)
         tried: dict[str, Tried] = {}
         for place, name in enumerate(rungs):
             reason = reason_to_stop(project, tried, summary.seconds_left())
