@@ -211,6 +211,9 @@ def toy_model(toy_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
             # PyTorch's fused attention adds up otherwise once T5's position bias takes a gradient.
             attention = {"attn_implementation": "eager"} if config.is_encoder_decoder else {}
             model: Any = automatic.from_config(config, dtype=torch.float32, **attention)
+            if kind == "flan":  # transformers ties every T5 it makes; only loading unties those whose head differs
+                model.lm_head.weight = torch.nn.Parameter(0.2 * torch.randn(config.vocab_size, config.d_model))
+                model.all_tied_weights_keys.pop("lm_head.weight")
             with torch.no_grad():  # transformers leaves the padding token's row at zero, and ours also ends turns
                 model.get_input_embeddings().weight[config.pad_token_id].normal_(0.0, 0.2)
         made: PreTrainedModel = model.eval()

@@ -10,7 +10,7 @@ from tunesmith.models.catalog import catalog, entry
 @pytest.mark.parametrize("known", catalog().values(), ids=catalog())
 def test_every_entry_says_where_it_comes_from_and_what_it_is_good_for(known) -> None:  # type: ignore[no-untyped-def]
     assert known.name == known.name.lower()
-    assert known.kind in {"decoder", "encoder"}
+    assert known.kind in {"decoder", "encoder", "encoder-decoder"}
     assert known.parameters > 1_000_000
     assert known.context >= 512
     assert known.licence

@@ -123,6 +123,10 @@ def test_a_text_to_text_model_is_loaded_whole(kind: str, toy_model: Any, toy_tok
     assert type(loaded.model) is type(made)
     state = made.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.model.state_dict().items())
+    ids = torch.tensor([[5, 81, 2, 300]])
+    logits = [model(input_ids=ids, decoder_input_ids=ids).logits for model in (loaded.model, made)]
+    torch.testing.assert_close(*logits, rtol=1e-5, atol=1e-5)
+    assert (loaded.model.lm_head.weight is loaded.model.shared.weight) == (kind == "t5")
     told = info(str(tmp_path))
     assert (told.kind, told.layers, told.hidden) == ("encoder-decoder", 2, 32)
     assert told.parameters == sum(parameter.numel() for parameter in made.parameters())

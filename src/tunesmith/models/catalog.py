@@ -19,7 +19,7 @@ class Entry:
     """
 
     name: str
-    kind: Literal["decoder", "encoder"]
+    kind: Literal["decoder", "encoder", "encoder-decoder"]
     parameters: int
     context: int
     licence: str

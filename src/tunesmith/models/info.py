@@ -116,7 +116,9 @@ def _count(config: Any, kind: str) -> int:
     automatic: Any = getattr(transformers, CLASSES.get(kind, "AutoModel"))
     with torch.device("meta"):
         model = automatic.from_config(config)
-    return sum(weight.numel() for weight in model.parameters())
+    count: int = sum(weight.numel() for weight in model.parameters())
+    # Transformers ties the head of every T5 it makes, and unties those of version 1.1 (FLAN) as it loads them.
+    return count if getattr(config, "scale_decoder_outputs", True) else count + int(config.vocab_size * config.d_model)
 
 
 def _licence(folder: Path) -> str:
