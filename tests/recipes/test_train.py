@@ -25,7 +25,7 @@ from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded
 from tunesmith.engine.forward import logits
 from tunesmith.engine.packing import pack
-from tunesmith.recipes import train as recipe
+from tunesmith.recipes import _learn as recipe
 from tunesmith.recipes.generate import speaker as open_speaker
 from tunesmith.store.open import open_store
 

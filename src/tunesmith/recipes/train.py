@@ -11,18 +11,11 @@ from tunesmith.core.config import Project
 from tunesmith.core.machine import PeakMemory, inspect
 from tunesmith.core.progress import say
 from tunesmith.core.records import Text
-from tunesmith.core.seed import seed_everything
-from tunesmith.engine.begin import attach
-from tunesmith.engine.fit import Job, fit
-from tunesmith.evaluation.answers import Prompting
 from tunesmith.evaluation.report import write_run_report
-from tunesmith.methods._attachment import trainable
 from tunesmith.recipes import _artifacts
 from tunesmith.recipes._bench import encode_training, encode_validation
-from tunesmith.recipes._forgetting import restrain
-from tunesmith.recipes._method import settled
+from tunesmith.recipes._learn import learn
 from tunesmith.recipes._objective import with_objective
-from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._record import recorded
 from tunesmith.recipes._work import Examples, Model, folder_of, need, open_model, read_examples
 
@@ -44,42 +37,16 @@ def train(project: Project, *, evaluate: bool = True, has_past: bool = True) -> 
         model = model.reading(project.method, project.task)
         project = with_objective(project, model)
         encoded, cut = encode_training(project, model, examples.train)
-        restraint = restrain(project, model, len(encoded))
         encoded_validation = encode_validation(project, model, examples)
         before = _before(project, model, examples) if evaluate else None
-        method = settled(project.method, project, model, encoded, folder)
-        seed_everything(project.seed)
-        attach(model.prepared, method)
-        prefix = _artifacts.prefix_of(method, model)
-        project = project.model_copy(update={"method": method})
-        job = Job(
-            model.prepared,
-            project,
-            [*encoded, *restraint.rows],
-            encoded_validation,
-            prefix,
-            folder,
-            seconds=project.budget.minutes * 60,
-            description=method.name,
-            penalties=restraint.penalties(prefix),
-            gate=restraint.gate(prefix),
-            identity=model.loaded.identity,
-        )
-        receipt = {**job.receipt(), **cut, "replayed_rows": len(restraint.rows), "template": model.form.hash}
-        _artifacts.write_json(folder / "receipt.json", receipt)
-        say(f"{receipt['trained_tokens']:,} of {receipt['tokens']:,} tokens trained, {_cut(cut)}")
-        done = fit(job)
-        outcome = Outcome(method.name, reason="; ".join(note for note in (done.stopped, *done.events[:3]) if note))
-        outcome.train_seconds, outcome.curve, outcome.receipt = done.seconds, done.curve, receipt
-        outcome.trainable_parameters = trainable(model.loaded.model).count
-        outcome.config = {**method.as_dict(), "learning_rate": job.plan.learning_rate, "steps": done.steps}
-        prompting = Prompting(prefix=prefix)
+        learned = learn(project, model, encoded, encoded_validation, folder, cut)
+        method, prompting, outcome = learned.method, learned.prompting, learned.outcome
         outcome.artifact_bytes = _artifacts.save(folder / "artifact", model, project.task, prompting, method)
         if evaluate and examples.validation:
             answers = model.answerer(project.task, project.objective).answer(examples.validation, prompting)
             outcome.measured(answers, examples.validation, project.task)
-            if has_past and (lost := restraint.lost(method, prefix)) is not None:
-                outcome.forgetting_kl, outcome.forgetting_bits_per_byte = lost.kl, lost.rise
+            if has_past:
+                learned.lose()
             record.measured("validation", answers.metrics, {"rung": method.name})
         record.left(method.name, folder / "artifact", model.loaded.name)
         outcome.seconds = time.monotonic() - begun
@@ -95,7 +62,7 @@ def train(project: Project, *, evaluate: bool = True, has_past: bool = True) -> 
             "data": {"version": examples.version, **examples.counts(), "notes": list(examples.notes)},
             "machine": inspect(torch=True).as_dict(),
             "before": before,
-            "best_validation_loss": done.best_loss if math.isfinite(done.best_loss) else None,
+            "best_validation_loss": learned.done.best_loss if math.isfinite(learned.done.best_loss) else None,
             "max_kl": project.forgetting.max_kl,
             "command": f'tunesmith generate --artifact {folder} "your text"',
         }
@@ -111,7 +78,3 @@ def _before(project: Project, model: Model, examples: Examples) -> dict[str, Any
     metrics = model.answerer(project.task, project.objective).answer(examples.validation, description="before").metrics
     say(f"before: {', '.join(f'{name} {one.value:.3f}' for name, one in metrics.items())}")
     return {name: asdict(one) for name, one in metrics.items()}
-
-
-def _cut(cut: dict[str, Any]) -> str:
-    return f"{cut['rows_truncated']} rows cut, {cut['rows_dropped']} dropped"
