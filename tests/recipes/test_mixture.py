@@ -187,6 +187,11 @@ def test_whole_models_and_soft_prompts_serve_several_tasks(method: dict[str, Any
         assert told["metrics"] == one["metrics"]
 
 
+def test_a_head_for_one_task_is_no_method_for_several(tasks: Tasks) -> None:
+    with pytest.raises(Mistake, match="method: features is a head for one task; got 2; type --method.name lora"):
+        tunesmith.train(tasks(method="features"))
+
+
 def test_an_interrupted_mixture_goes_on(one: Run, tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = _learn.fit
 

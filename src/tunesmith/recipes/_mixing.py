@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tunesmith.core.config import Project
+from tunesmith.core.errors import Mistake
 from tunesmith.core.mixture import Mixing, Mixture
 from tunesmith.core.records import Encoded
 from tunesmith.core.seed import derive
@@ -34,7 +35,15 @@ class Member:
 
 
 def read_members(mixture: Mixture) -> tuple[Mixture, list[Member]]:
-    """Read every task's data; the mixture comes back with the labels that were found. Raises as `read_examples`."""
+    """Read every task's data; the mixture comes back with the labels that were found.
+
+    Raises Mistake as `read_examples` does, and for a method that is a head for the labels of one task.
+    """
+    method = mixture.shared.method
+    if getattr(method.module, "HEAD", False):
+        raise Mistake(
+            f"method: {method.name} is a head for one task; got {len(mixture.tasks)}; type --method.name lora"
+        )
     members = [Member(name, *read_examples(project)) for name, project in mixture.tasks.items()]
     for member in members:
         need(member.examples.train, "train")
