@@ -152,7 +152,7 @@ class Look:
 
     def gradients(self, names: list[str], note: Callable[[str, Tensor], None], rows: int) -> None:
         parameters = [self.model.get_parameter(name) for name in names]
-        likelihood = logits(self.model).log_softmax(-1)[0, :-1].gather(-1, IDS[0, 1:, None]).sum()
+        likelihood = logits(self.model).log_softmax(-1)[..., 0].sum()
         for name, gradient in zip(names, torch.autograd.grad(likelihood, parameters), strict=True):
             note(name, gradient)
 
