@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -262,8 +263,29 @@ def test_a_run_outside_the_gate_ends_with_the_best_weights_inside(make_job: Call
 def test_where_nothing_was_inside_the_start_comes_back(make_job: Callable[..., Job]) -> None:
     job = gated(make_job(**RUN), 1)
     start = [parameter.detach().clone() for parameter in job.trained]
-    assert fit(job).stopped.startswith("step 2: too far: back to the start, nothing learned; validate more often")
+    assert fit(job).stopped.startswith("step 2: too far: back to the weights of step 0, the start: validate more often")
     assert all(torch.equal(a, b) for a, b in zip(job.trained, start, strict=True))
+
+
+@pytest.mark.parametrize(("room", "share"), [(0.7, 0.5), (0.3, 0.25), (0.01, None)])
+def test_from_outside_it_comes_half_the_way_back_until_inside(
+    room: float, share: float | None, make_job: Callable[..., Job]
+) -> None:
+    keys = {**RUN, "method": {"name": "lora", "r": 4}, "max_steps": 2}
+    free, job = make_job(**keys), make_job(**keys)
+    start = [parameter.detach().clone() for parameter in job.trained]
+
+    def away(one: Job) -> float:
+        squares = [(now.detach() - then).square().sum() for now, then in zip(one.trained, start, strict=True)]
+        return float(sum(squares)) ** 0.5
+
+    fit(free)
+    most = room * away(free)
+    job.gate = lambda: Reading({"forgetting_kl": away(job)}, "too far" if away(job) > most else "")
+    done = fit(job)
+    assert away(job) == pytest.approx((share or 0.0) * away(free), rel=1e-4)
+    assert ("of the way on" in done.stopped) == (share is not None)
+    assert done.best_loss < math.inf if share else done.best_loss == math.inf
 
 
 def test_without_validation_rows_the_latest_weights_inside_are_kept(make_job: Callable[..., Job]) -> None:

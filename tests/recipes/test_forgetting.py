@@ -127,17 +127,17 @@ def test_what_holds_a_run_makes_it_forget_less(toy_task: ToyTask) -> None:
 def test_a_run_that_passes_the_gate_steps_back(toy_task: ToyTask, capsys: pytest.CaptureFixture[str]) -> None:
     tunesmith.train(toy_task(forgetting={"max_kl": 1e6}, output_dir="runs/free", **SHORT), evaluate=False)
     seen = [line["forgetting_kl"] for line in steps("runs/free") if "forgetting_kl" in line]
-    allowed = (seen[0] + seen[1]) / 2  # passed at the second validation
+    allowed = seen[0] + 0.7 * (seen[1] - seen[0])  # passed at the second validation
     result = tunesmith.train(toy_task(forgetting={"max_kl": allowed}, **SHORT))
     assert result["config"]["steps"] == 4
     assert result["reason"].startswith(f"step 4: KL {seen[1]:.3f} from the base is over max_kl")
-    assert result["reason"].endswith("back to the weights of step 2")
-    assert result["forgetting_kl"] == pytest.approx(seen[0], rel=1e-5)
+    assert "back to the weights of step 2, and 0.5 of the way on from there" in result["reason"]
+    assert seen[0] < result["forgetting_kl"] <= allowed
     assert result["reason"] in capsys.readouterr().err
     picture = Path("runs/toy/report.html").read_text(encoding="utf-8").split("What was forgotten on the way")[1]
     drawn = ElementTree.fromstring(f"<svg{picture.split('<svg')[1].split('</svg>')[0]}</svg>")
-    named = {node.attrib["class"]: node[0].text or "" for node in drawn.iter("g") if "rung" in node.get("class", "")}
-    assert "step 2: " in named["rung chosen"]
+    dots = [node[0].text or "" for node in drawn.iter("g") if "rung" in node.get("class", "")]
+    assert [dot.split(":")[0] for dot in dots] == ["step 2", "step 4"]
     assert any((node.text or "").startswith("at most ") for node in drawn.iter("text"))
 
 

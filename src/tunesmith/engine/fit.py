@@ -42,6 +42,8 @@ MOST_TOKENS = 1024
 """Flat tokens in a pack: past this a CPU gains no speed, and memory grows."""
 MOST_TOKENS_BESIDE_LARGE = 512
 """The same where so much trains that memory is short: a pack's own cost, rounding all weights once, is a twentieth."""
+SMALLEST_SHARE = 1 / 16
+"""Share of the way out of a gate that is tried last: what is inside only closer by is hardly worth keeping."""
 KEEP_EVERY = 25
 """Steps between the states that are kept to go back to."""
 KEEP_EVERY_ON_GPU = 250
@@ -329,8 +331,23 @@ def _fit(
                 break
     if journal.since_best >= patience:
         journal.fit.stopped = f"no gain in {project.early_stopping_patience} validations"
+    if job.gate is not None and journal.fit.stopped and job.gate().outside:
+        _half_way_back(job, journal)
     journal.restore_best()
     return journal.fit
+
+
+def _half_way_back(job: Job, journal: Journal) -> None:
+    """From outside the gate go half the way back to the best weights inside, and again, until the gate is passed."""
+    assert job.gate is not None
+    trained = dict(checkpoints.trained(job.prepared.model))
+    share = 1.0
+    while share > SMALLEST_SHARE and job.gate().outside:
+        share /= 2
+        for name, best in journal.best.items():
+            trained[name].data.lerp_(best.to(trained[name].device), 0.5)
+    inside = not job.gate().outside
+    journal.nearer(share if inside else 0.0, job.validation_loss() if inside and job.validation else None)
 
 
 def _optimizer(job: Job) -> torch.optim.Optimizer:

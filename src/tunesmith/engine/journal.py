@@ -129,17 +129,26 @@ class Journal:
         self.fit.curve.append({"step": step, "loss": recent, **lost, **measured})
         self._write({"step": step, **{f"{name}_loss": value for name, value in lost.items()}, **measured})
         if gate is not None and gate.outside:
-            back = f"the weights of step {self.fit.best_step}"
-            if not self.fit.best_step:
-                back = "the start, nothing learned; validate more often (eval_steps) or lower learning_rate"
-            self.fit.stopped = f"step {step}: {gate.outside}: back to {back}"
-            say(self.fit.stopped)
+            self.fit.stopped = f"step {step}: {gate.outside}: back to the weights of step {self.fit.best_step}"
             return
         self.since_best += 1
         if loss is None or loss < self.fit.best_loss:
             self.fit.best_loss = math.inf if loss is None else loss
             self.fit.best_step, self.since_best = step, 0
             self.remember_best()
+
+    def nearer(self, share: float, loss: float | None) -> None:
+        """Keep the present weights, `share` of the way from the best inside a gate to those outside, if better.
+
+        Where they are not, and nothing was inside but the start, say what to type.
+        """
+        if share and (loss is None or loss < self.fit.best_loss):
+            self.fit.best_loss = math.inf if loss is None else loss
+            self.fit.stopped += f", and {share:g} of the way on from there"
+            self.remember_best()
+        elif not self.fit.best_step:
+            self.fit.stopped += ", the start: validate more often (eval_steps), or lower learning_rate"
+        say(self.fit.stopped)
 
     def remember_best(self) -> None:
         """Keep the present weights as those that the run leaves in place."""
