@@ -27,7 +27,7 @@ from tunesmith.core.files import disk_mistakes
 from tunesmith.core.progress import say, track
 from tunesmith.core.records import Encoded
 from tunesmith.core.seed import derive
-from tunesmith.engine import checkpoints, memory, optimizers
+from tunesmith.engine import checkpoints, memory, optimizers, penalties
 from tunesmith.engine.aside import Aside
 from tunesmith.engine.journal import Fit as Fit
 from tunesmith.engine.journal import Journal, Reading
@@ -303,7 +303,7 @@ def _fit(
         job.plan,
         guard,
         start=start if journal.since_best < patience and not journal.fit.stopped else job.plan.steps,
-        penalties=job.penalties,
+        penalties={**penalties.of_method(project.method.module), **job.penalties},
         resting=getattr(project.method.module, "resting", None),
         on_step=getattr(project.method.module, "on_step", None),
     )

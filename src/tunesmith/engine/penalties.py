@@ -1,4 +1,4 @@
-"""What holds a training to where it began: the base's own answers, and the weights' own start.
+"""What a training keeps small: its distance from the base's answers and the weights' start, and what its method says.
 
 Each of them is a `Penalty` of the loop: it adds its gradient to the weights' and tells its value. They depend on the
 weights and the number of the step alone, so a run that resumes meets the same ones.
@@ -7,6 +7,7 @@ weights and the number of the step alone, so a run that resumes meets the same o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -14,9 +15,23 @@ from torch import Tensor
 from tunesmith.core.records import Encoded
 from tunesmith.engine.checkpoints import trained
 from tunesmith.engine.forward import forward, target_logits
+from tunesmith.engine.loop import Penalty
 from tunesmith.engine.packing import pack
 from tunesmith.engine.prepare import Prepared
 from tunesmith.engine.scoring import distributions
+
+
+def of_method(method: ModuleType) -> dict[str, Penalty]:
+    """What the method itself keeps small, as its `penalty(model)` says; most have none."""
+    if not hasattr(method, "penalty"):
+        return {}
+
+    def pull(prepared: Prepared, step: int, scale: float) -> float:
+        value: Tensor = method.penalty(prepared.model)
+        (scale * value).backward()  # type: ignore[no-untyped-call]  # torch
+        return float(value.detach())
+
+    return {"penalty": pull}
 
 
 class Leash:

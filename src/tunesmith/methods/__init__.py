@@ -38,6 +38,7 @@ and, where it applies,
 * `SCHEDULE`: the `lr_scheduler_type` that belongs to it when nobody says another;
 * `resting(model, step, steps)`: its parameters that are left as they are at optimizer step `step` of `steps`;
 * `param_groups(model)`: for the optimizer, each group with a `scale` on the learning rate;
+* `penalty(model)`: something it keeps small beside the loss, a number with a gradient;
 * `on_step(model, step, steps)`: called after optimizer step `step` of `steps`, gradients still there; what must outlast
   the step lies in the attachment's `memory`, which checkpoints keep;
 * `scaled(model, weights, factor)`: what `state` gave, changed so that the base is changed `factor` times as much (0:

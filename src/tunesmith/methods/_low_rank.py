@@ -147,6 +147,15 @@ def from_peft(settings: Mapping[str, Any], names: Collection[str], method: str) 
     }
 
 
+def refuse_changed_base(start: Any, method: str) -> None:
+    """Raise Mistake for one of PEFT's `init_lora_weights` that changes the base, too."""
+    if start not in (True, False, "gaussian", "orthogonal", "eva"):
+        raise Mistake(
+            f"{method}: init_lora_weights: {start} changes the base and is not understood; "
+            "convert the adapter to plain LoRA with peft's save_pretrained"
+        )
+
+
 def written_targets(settings: Mapping[str, Any], paths: Collection[str]) -> list[str]:
     """The names PEFT was given where they alone say which layers have weights, else the layers themselves."""
     targets = settings.get("target_modules")

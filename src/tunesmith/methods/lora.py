@@ -191,11 +191,8 @@ def from_peft(settings: Mapping[str, Any], names: Collection[str]) -> Config:
         raise _peft_settings.NotMine("lora: use_dora: True is another method; expected plain LoRA")
     _peft_settings.refuse_unknown(settings, _low_rank.UNDERSTOOD | {"target_parameters"}, _NAME)
     start = settings.get("init_lora_weights", True)
-    if start not in (True, False, "gaussian", "orthogonal", "eva", "pissa"):  # the others change the base too
-        raise Mistake(
-            f"lora: init_lora_weights: {start} changes the base and is not understood; "
-            "convert the adapter to plain LoRA with peft's save_pretrained"
-        )
+    if start != "pissa":
+        _low_rank.refuse_changed_base(start, _NAME)
     return Config(
         **_low_rank.from_peft(settings, names, _NAME),
         init=start if start in ("gaussian", "pissa") else "kaiming",
