@@ -13,7 +13,7 @@ import tunesmith
 from tunesmith.cli._main import main
 from tunesmith.core.errors import Mistake
 from tunesmith.models.shapes import Shape, shapes
-from tunesmith.recipes import train as training
+from tunesmith.recipes import _learn as training
 
 ToyTask = Callable[..., dict[str, Any]]
 KEYS = {"max_length": 64, "precision": "float32", "output_dir": "runs/mine", "data__validation": 0.2}

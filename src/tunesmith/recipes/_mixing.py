@@ -41,9 +41,7 @@ def read_members(mixture: Mixture) -> tuple[Mixture, list[Member]]:
     """
     method = mixture.shared.method
     if getattr(method.module, "HEAD", False):
-        raise Mistake(
-            f"method: {method.name} is a head for one task; got {len(mixture.tasks)}; type --method.name lora"
-        )
+        raise Mistake(f"method: {method.name} is a head for one task, not several; type --method.name lora")
     members = [Member(name, *read_examples(project)) for name, project in mixture.tasks.items()]
     for member in members:
         need(member.examples.train, "train")
