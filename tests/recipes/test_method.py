@@ -15,7 +15,7 @@ from tunesmith.engine.journal import Fit
 from tunesmith.engine.loop import Step
 from tunesmith.engine.survey import Look
 from tunesmith.methods import _artifact
-from tunesmith.recipes import train as recipe
+from tunesmith.recipes import _learn as recipe
 
 ToyTask = Callable[..., dict[str, Any]]
 IMPORTANT = {"name": "important", "share": 0.05, "survey_rows": 8}
