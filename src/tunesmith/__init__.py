@@ -128,6 +128,7 @@ def scale(
     factor: float | None = None,
     max_kl: float | None = None,
     task: Task | None = None,
+    task_name: str | None = None,
     limit: int | None = None,
     output_dir: str | Path | None = None,
     **keys: Any,
@@ -137,7 +138,15 @@ def scale(
     from tunesmith.recipes.scale import scale as recipe
 
     project = load(task, **keys) if task is not None else None
-    return recipe(artifact, factor=factor, max_kl=max_kl, project=project, limit=limit, output_dir=output_dir)
+    return recipe(
+        artifact,
+        factor=factor,
+        max_kl=max_kl,
+        project=project,
+        task_name=task_name,
+        limit=limit,
+        output_dir=output_dir,
+    )
 
 
 def sweep(

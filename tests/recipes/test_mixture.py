@@ -225,3 +225,18 @@ def test_the_commands(tasks: Tasks, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", "tasks.yaml", "--task", "shorten", "--json"]) == 0
     assert main(["climb", "tasks.yaml"]) == 2
     assert "has the tasks label, shorten; expected one; type --task label" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("adapters", ["one", "each"])
+def test_an_adapter_for_several_tasks_is_scaled_on_the_rows_of_one(
+    adapters: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    run: Run = request.getfixturevalue(adapters)
+    told = tunesmith.scale(run.folder, factor=0.5, task_name="label", limit=8, output_dir=tmp_path / "half")
+    assert told["factors"][0]["metric"] == "accuracy"
+    half = tunesmith.speaker(tmp_path / "half", task_name="label" if adapters == "one" else None)
+    assert half.answer(["the plot was dull 1"])[0]["output"] in ("negative", "positive")
+    if adapters == "one":
+        assert tunesmith.speaker(tmp_path / "half", task_name="shorten").answerer.task.name == "summarization"
+        with pytest.raises(Mistake, match=r"has the tasks .*type --task"):
+            tunesmith.scale(run.folder)

@@ -21,7 +21,7 @@ from tunesmith.core.records import Encoded, Score
 from tunesmith.engine.forward import logits
 from tunesmith.engine.packing import pack
 from tunesmith.metrics._measure import measure
-from tunesmith.recipes._strengths import FACTORS, Strength, choose, verdict
+from tunesmith.recipes._strengths import FACTORS, Strength, choose_strength, verdict
 from tunesmith.store.open import open_store
 
 ToyTask = Callable[..., dict[str, Any]]
@@ -48,26 +48,32 @@ TRIED = [
 
 def test_the_weakest_that_is_not_worse_beyond_noise() -> None:
     # 92 against 88 right, wrong on different rows: 12 rows speak for one and 8 for the other, which is noise.
-    assert choose(TRIED, Forgetting()).factor == 0.5
+    assert choose_strength(TRIED, Forgetting()).factor == 0.5
 
 
 def test_inside_a_bound_the_best() -> None:
-    assert choose(TRIED, Forgetting(max_kl=0.2)).factor == 0.7
-    assert choose(TRIED, Forgetting(max_kl=0.15)).factor == 0.5
-    assert choose([strength(1, 0.1, rise=0.2), strength(0.5, 0.1, rise=0.1)], Forgetting(max_drop=0.1)).factor == 0.5
+    assert choose_strength(TRIED, Forgetting(max_kl=0.2)).factor == 0.7
+    assert choose_strength(TRIED, Forgetting(max_kl=0.15)).factor == 0.5
+    assert (
+        choose_strength([strength(1, 0.1, rise=0.2), strength(0.5, 0.1, rise=0.1)], Forgetting(max_drop=0.1)).factor
+        == 0.5
+    )
     even = [strength(1.0, 0.2), strength(0.8, 0.1), strength(0.0, 0.0)]
-    assert choose(even, Forgetting(max_kl=1.0)).factor == 0.8
+    assert choose_strength(even, Forgetting(max_kl=1.0)).factor == 0.8
 
 
 def test_by_hand_nothing_need_be_measured() -> None:
-    assert choose([strength(1.0, 0.4, None), strength(0.3, 0.1, None)], Forgetting(max_kl=0.01), 0.3).factor == 0.3
+    assert (
+        choose_strength([strength(1.0, 0.4, None), strength(0.3, 0.1, None)], Forgetting(max_kl=0.01), 0.3).factor
+        == 0.3
+    )
 
 
 def test_where_all_forget_too_much_it_says_so() -> None:
     with pytest.raises(
         Mistake, match=r"even at 0\.2 KL 0\.010 from the base is over max_kl 0\.005; .*--factor 0\.1 by"
     ):
-        choose(TRIED, Forgetting(max_kl=0.005))
+        choose_strength(TRIED, Forgetting(max_kl=0.005))
 
 
 def test_the_verdict() -> None:

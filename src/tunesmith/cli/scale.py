@@ -15,6 +15,7 @@ def command(
     factor: Annotated[float | None, typer.Option(help="This strength, by hand: above 0, at most 1.")] = None,
     max_kl: Annotated[float | None, typer.Option(help="KL from the base that may not be passed, nats a token.")] = None,
     config: Annotated[Path | None, typer.Option(help="A task file, where the artifact lies in no run.")] = None,
+    task: Annotated[str | None, typer.Option(help="On whose rows, of an artifact for several tasks.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many validation rows.")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Where the scaled artifact goes.")] = None,
 ) -> None:
@@ -34,7 +35,9 @@ def command(
 
     from tunesmith.recipes.scale import scale
 
-    told = scale(artifact, factor=factor, max_kl=max_kl, project=project, limit=limit, output_dir=output_dir)
+    told = scale(
+        artifact, factor=factor, max_kl=max_kl, project=project, task_name=task, limit=limit, output_dir=output_dir
+    )
 
     def for_people() -> None:
         rows = [

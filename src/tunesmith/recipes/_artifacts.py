@@ -162,6 +162,11 @@ def _origin(folder: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     return told["origin"] if "origin" in told else asdict(_artifact.describe(folder).origin)
 
 
+def tasks_of(folder: Path) -> dict[str, Chosen]:
+    """The tasks of an artifact that serves several, by name; none of one that serves one."""
+    return {name: choose("tasks", **task) for name, task in _told(folder).get("tasks", {}).items()}
+
+
 def prefix_of(method: Chosen, model: Model) -> tuple[int, ...]:
     """The virtual tokens that the attached method puts before every sequence; most have none."""
     tokens: Callable[[Any], tuple[int, ...]] | None = getattr(method.module, "prefix_tokens", None)

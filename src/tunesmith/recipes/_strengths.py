@@ -43,7 +43,7 @@ class Strength:
         return f"× {self.factor:g}: KL {self.kl:.4f} nats a token{quality}"
 
 
-def choose(tried: Sequence[Strength], asked: Forgetting, factor: float | None = None) -> Strength:
+def choose_strength(tried: Sequence[Strength], asked: Forgetting, factor: float | None = None) -> Strength:
     """The strength to be kept: `factor` by hand, else by what was measured.
 
     Where `asked` bounds what may be lost it is the best inside; else the weakest that is not worse than the best

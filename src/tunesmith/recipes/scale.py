@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.config import Chosen, Forgetting, Project, load_project
+from tunesmith.core.config import Chosen, Forgetting, Project, choose, load_project
 from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import say
 from tunesmith.evaluation.forgetting import forgetting, remember
 from tunesmith.evaluation.report import write_scale_report
-from tunesmith.methods._artifact import describe
+from tunesmith.methods._artifact import Artifact, describe
 from tunesmith.methods._strength import at_strength
 from tunesmith.recipes import _artifacts
 from tunesmith.recipes._record import Record
-from tunesmith.recipes._strengths import FACTORS, Strength, choose, verdict
-from tunesmith.recipes._work import need, open_model, read_examples
+from tunesmith.recipes._strengths import FACTORS, Strength, choose_strength, verdict
+from tunesmith.recipes._work import Model, need, open_model, read_examples
 from tunesmith.store.open import open_store
+
+_CONFIG = "config.yaml"
 
 
 def scale(
@@ -26,6 +28,7 @@ def scale(
     factor: float | None = None,
     max_kl: float | None = None,
     project: Project | None = None,
+    task_name: str | None = None,
     limit: int | None = None,
     output_dir: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -33,16 +36,17 @@ def scale(
 
     With `max_kl` (default: that of the run's `forgetting`) it is the best on the validation rows among those inside;
     else the weakest that is not worse than the best beyond noise; or `factor`, by hand. `project` says the rows where
-    the artifact lies in no run's folder, `limit` how many of them are answered. The scaled artifact loads like any
-    other; it lies in `output_dir`, by default `scaled` in the run's folder. Raises Mistake for a prompt, which has no
-    strength, and where even the weakest forgets more than `max_kl`.
+    the artifact lies in no run's folder, `task_name` whose they are where it serves several tasks, `limit` how many of
+    them are answered. The scaled artifact loads like any other; it lies in `output_dir`, by default `scaled` in the
+    run's folder. Raises Mistake for a prompt, which has no strength, for an encoder, and where even the weakest forgets
+    more than `max_kl`.
     """
     if factor is not None and not 0 < factor <= 1:
         raise Mistake(f"--factor: got {factor:g}; expected more than 0, which is the base, and at most 1")
-    place = _artifacts.find(artifact)
+    place = _artifacts.find(artifact, task_name)
     run = place.parent if place.name == "artifact" else place
-    if project is None and (run / "config.yaml").exists():
-        project = load_project(run / "config.yaml")
+    if project is None and (config := _config_of(run)):
+        project = load_project(config, {"task": task_name} if task_name else {})
     if factor is None and project is None:
         raise Mistake(f"{place}: lies in no run's folder; type --config task.yaml, or --factor 0.5 by hand")
     rows: Sequence[Any] = ()
@@ -52,7 +56,7 @@ def scale(
     if factor is None:
         need(rows, "validation")
     folder = Path(output_dir) if output_dir else _beside(run, place)
-    told = _tried(place, project, rows, factor, max_kl, folder)
+    told = _tried(place, project, task_name, rows, factor, max_kl, folder)
     _artifacts.write_json(folder / "scale.json", told)
     write_scale_report(folder, told)
     _keep(run, told)
@@ -62,6 +66,7 @@ def scale(
 def _tried(
     place: Path,
     project: Project | None,
+    task_name: str | None,
     rows: Sequence[Any],
     factor: float | None,
     max_kl: float | None,
@@ -71,9 +76,11 @@ def _tried(
     about, asked = _about(place), project.forgetting if project else Forgetting()
     asked = asked.model_copy(update={} if max_kl is None else {"max_kl": max_kl})
     method = Chosen("methods", about.method, about.config)
-    model = open_model(project.model if project else about.origin.base, project.precision if project else "auto")
+    model = _opened(project, about)
+    if model.reader is not None:
+        raise Mistake(f"scale: {model.loaded.name} is an encoder, which writes nothing to measure forgetting on")
     base, live = remember(model.prepared, model.template), model.loaded.model
-    answerer, prompting = _artifacts.lay_on(model, place, project)
+    answerer, prompting = _artifacts.lay_on(model, place, project, task_name)
     learned = {name: weight.clone() for name, weight in method.module.state(live).items()}
     tried = []
     for strength in FACTORS if factor is None else sorted({1.0, factor}, reverse=True):
@@ -82,9 +89,9 @@ def _tried(
         answers = answerer.answer(rows, prompting, f"{method.name} × {strength:g}") if rows else None
         tried.append(Strength(strength, lost.kl, lost.rise, answers))
         say(tried[-1].line())
-    chosen = choose(tried, asked, factor)
+    chosen = choose_strength(tried, asked, factor)
     method.module.restore(live, at_strength(live, method.module, learned, chosen.factor))
-    _artifacts.save(folder / "artifact", model, answerer.task, prompting, method)
+    _artifacts.save(folder / "artifact", model, _artifacts.tasks_of(place) or answerer.task, prompting, method)
     return {
         "name": place.parent.name if place.name == "artifact" else place.name,
         "verdict": verdict(chosen, tried, method.name),
@@ -98,7 +105,20 @@ def _tried(
     }
 
 
-def _about(place: Path) -> Any:
+def _config_of(run: Path) -> Path | None:
+    """The task file of the run an artifact is of; one adapter of several lies in `tasks/NAME` of its run."""
+    whole = run.parent.parent if run.parent.name == "tasks" else run
+    return next((config for config in (run / _CONFIG, whole / _CONFIG) if config.exists()), None)
+
+
+def _opened(project: Project | None, about: Artifact) -> Model:
+    """The base, as the project has it, or as the artifact says by itself."""
+    if project is not None:
+        return open_model(project.model, project.precision, project.task, project.seed)
+    return open_model(about.origin.base, task=choose("tasks", **about.origin.task) if about.origin.task else None)
+
+
+def _about(place: Path) -> Artifact:
     """What the artifact says of itself; raises Mistake for one that is only a way of asking."""
     try:
         return describe(place)
