@@ -374,13 +374,16 @@ def test_a_resumed_run_packs_as_it_did_though_memory_is_another(make_job: Callab
     assert _same(_weights(resumed), _weights(whole))
 
 
-@pytest.mark.parametrize("at", [4, 7, 10])
+@pytest.mark.parametrize(
+    ("at", "optimizer"),
+    [(4, "adamw"), (7, "adamw"), (10, "adamw"), (4, "lion"), (7, "muon"), (7, "adafactor"), (4, "sgd")],
+)
 def test_a_run_whose_layers_wake_one_by_one_goes_on_as_if_it_had_not_been_killed(
-    at: int, make_job: Callable[..., Job], tmp_path: Path
+    at: int, optimizer: str, make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     """The lower layer rests until step 6: in the checkpoint of step 3 the optimizer knows nothing of it."""
     method = {"name": "gradual_unfreezing", "unfreeze_every": 5}
-    keys = {**FULL_LIFE, "method": method, "lr_scheduler_type": None, "learning_rate": 0.01}
+    keys = {**FULL_LIFE, "method": method, "lr_scheduler_type": None, "learning_rate": 0.01, "optimizer": optimizer}
     whole = make_job(tmp_path / "whole", **keys)
     fit(whole)
 
