@@ -74,6 +74,26 @@ def test_features_are_the_mean_over_the_prompt_and_know_no_answer(kind: str, toy
             torch.testing.assert_close(vector, seen[place][0].mean(dim=0).detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_an_encoders_features_are_the_mean_over_its_text(toy_encoder: ToyModel) -> None:
+    ids, places = (2, 81, 30, 17, 3), ["bert.encoder.layer.0", "bert.encoder.layer.1"]
+    rows = [Encoded(ids, (1.0,), labels=((0, label),)) for label in (0, 1)]
+    features, answers = Look(prepare(toy_encoder("bert"), "float32"), rows, 0).features(places, 2)
+    assert sorted(answers) == ["0", "1"]
+    states = toy_encoder("bert")(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
+    for place, hidden in zip(places, states[1:], strict=True):
+        for vector in features[place]:
+            torch.testing.assert_close(vector, hidden[0].mean(dim=0).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_text_to_text_models_features_know_no_answer(toy_model: ToyModel) -> None:
+    ours = prepare(toy_model("t5").requires_grad_(False), "float32")
+    rows = [Encoded((5, 81, 2, 30, answer, 1), (0.0,) * 4 + (1.0, 1.0)) for answer in (40, 41)]
+    features, _ = Look(ours, rows, 0).features(["encoder.block.1", "decoder.block.1"], 2)
+    for vectors in features.values():
+        assert torch.equal(vectors[0], vectors[1])
+        assert vectors[0].count_nonzero()
+
+
 def test_a_sample_follows_from_the_seed(prepared: Prepared, make_rows: Callable[..., list[Encoded]]) -> None:
     rows = make_rows(12)
     samples = [Look(prepared, rows, seed).features(PLACES, 4)[1] for seed in (0, 0, 1)]

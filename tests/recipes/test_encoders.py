@@ -39,7 +39,11 @@ TEXT = "the film was wonderful 3"
 
 
 @pytest.mark.parametrize(
-    ("method", "rate"), [("lora", 1e-2), ("full", 1e-3), ("bitfit", 1e-2), ("prompt_tuning", 3e-2)]
+    ("method", "rate"),
+    [
+        *(("lora", 1e-2), ("full", 1e-3), ("bitfit", 1e-2), ("prompt_tuning", 3e-2), ("last_layers", 1e-3)),
+        *(("gradual_unfreezing", 3e-3), ("important", 1e-2), ("peft", 1e-2)),
+    ],
 )
 def test_every_method_trains_a_new_head_with_it(task: ToyTask, method: str, rate: float) -> None:
     result = tunesmith.train(task(method, max_steps=40, learning_rate=rate))
@@ -65,7 +69,7 @@ def test_what_full_leaves_is_a_model_of_transformers(task: ToyTask) -> None:
     assert list(ours["probabilities"].values()) == pytest.approx(shares.tolist(), abs=1e-5)
 
 
-@pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
+@pytest.mark.parametrize("method", ["lora", "prompt_tuning", "peft"])
 def test_what_an_adapter_leaves_is_one_of_peft(task: ToyTask, toy_encoder_folder: Path, method: str) -> None:
     import peft
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

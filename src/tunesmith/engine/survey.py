@@ -57,7 +57,7 @@ class Look:
         """
         seen: dict[str, list[Tensor]] = {place: [] for place in places}
         answers: list[str] = []
-        length = 0
+        length: int | None = None
 
         def keep(place: str) -> Callable[[Any, Any, Any], None]:
             def take(module: Any, inputs: Any, output: Any) -> None:
@@ -71,15 +71,18 @@ class Look:
                 hook = self.prepared.model.get_submodule(place).register_forward_hook(keep(place))
                 stack.callback(hook.remove)
             for row, batch in self._batches(rows, self._unanswered):
-                length = len(batch.tokens)
+                length = len(batch.tokens) if self.prepared.kind == "decoder" else None  # a decoder's pack is filled up
                 forward(self.prepared, batch)
-                answers.append(
-                    " ".join(str(token) for token, weight in zip(row.ids, row.weights, strict=True) if weight)
-                )
+                answers.append(" ".join(map(str, _answer(row))))
         return {place: torch.stack(vectors) for place, vectors in seen.items()}, answers
 
     def _unanswered(self, row: Encoded) -> Encoded:
-        """The prompt and one token to be predicted: a decoder predicts at every place, so that each one is computed."""
+        """The prompt and one token to be predicted: a decoder predicts at every place, so that each one is computed.
+
+        A row with labels holds no answer.
+        """
+        if row.labels:
+            return row
         prompt = next((place for place, weight in enumerate(row.weights) if weight), len(row.ids))
         before = 1.0 if self.prepared.kind == "decoder" else 0.0
         return replace(row, ids=row.ids[: prompt + 1], weights=(before,) * prompt + (1.0,))
@@ -107,3 +110,10 @@ class Look:
         finally:
             for parameter, did in wanted:
                 parameter.requires_grad_(did)
+
+
+def _answer(row: Encoded) -> list[int]:
+    """What is to be predicted: a row's labels, or the tokens that it is trained on."""
+    if row.labels:
+        return [label for _, label in row.labels]
+    return [token for token, weight in zip(row.ids, row.weights, strict=True) if weight]

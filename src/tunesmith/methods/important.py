@@ -35,6 +35,8 @@ WHOLE = False
 
 _NAME = "important"
 _REMEDY = "load it on the base it was made for"
+_ROWS = {"gradient": 32, "random_forest": 256}
+"""Training rows looked at: a gradient costs as much as a row's training, features only its reading."""
 _TREES = 300
 _COMPONENTS = 8
 """Principal components of a block's hidden states that the forest sees: as many for each block, and few enough."""
@@ -47,7 +49,9 @@ class Config(Section):
         "gradient", description="rank rows of weights by squared gradients, or blocks by a forest over their features"
     )
     share: float = Field(0.02, gt=0, le=1, description="share of the targets' weights that is trained, the top of them")
-    survey_rows: int = Field(64, ge=4, description="training rows that are looked at for the ranking")
+    survey_rows: int | None = Field(
+        None, ge=4, description="training rows that are looked at; default: 32 for gradient, 256 for random_forest"
+    )
     target_modules: str | list[str] = Field(
         _targets.ALL_LINEAR, description="all-linear, a list of layer names, or a regular expression"
     )
@@ -169,7 +173,7 @@ def _by_gradient(model: nn.Module, found: Mapping[str, nn.Module], config: Confi
         rows = gradient.T if isinstance(found[path], Conv1D) else gradient
         scores[path] += rows.float().square().mean(dim=1).double().cpu()
 
-    look.gradients(list(path_of), note, config.survey_rows)
+    look.gradients(list(path_of), note, config.survey_rows or _ROWS[config.by])
     widths = {path: _weights(layer) // _outputs(layer) for path, layer in found.items()}
     ranked = sorted(
         ((score, path, row) for path, one in scores.items() for row, score in enumerate(one.tolist())), reverse=True
@@ -187,7 +191,7 @@ def _by_gradient(model: nn.Module, found: Mapping[str, nn.Module], config: Confi
 def _by_forest(model: nn.Module, found: Mapping[str, nn.Module], config: Config, look: _survey.Look) -> Ranked:
     """Whole blocks by the forest's use of their features, the first of them always, more while the share allows."""
     places = [place for place in _blocks.blocks(model) if any(path.startswith(f"{place}.") for path in found)]
-    features, answers = look.features(places, config.survey_rows)
+    features, answers = look.features(places, config.survey_rows or _ROWS[config.by])
     kinds = len(set(answers))
     if not 2 <= kinds <= len(answers) // 2:
         raise Mistake(

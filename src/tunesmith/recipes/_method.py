@@ -48,5 +48,5 @@ def _digest(method: Chosen, project: Project, model: Model, rows: Sequence[Encod
     told: list[Any] = [method.as_dict(), project.seed, project.precision, model.loaded.identity]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for row in rows:
-        digest.update(repr((row.ids, row.weights)).encode())
+        digest.update(repr((row.ids, row.weights, row.labels)).encode())
     return digest.hexdigest()
