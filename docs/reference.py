@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tunesmith.core import config, rooms
+from tunesmith.core.aliases import ALIASES
 from tunesmith.core.mixture import Mixing
 from tunesmith.data._spec import Source
 
@@ -131,4 +132,4 @@ def _is_section(annotation: Any) -> bool:
 def _peers(path: tuple[str, ...]) -> str:
     """Other tools' names for the key, as they may be written in our files."""
     ours = (path, (*path, "name"))
-    return ", ".join(f"`{'.'.join(alias)}`" for alias, meant in config.ALIASES.items() if meant in ours)
+    return ", ".join(f"`{'.'.join(alias)}`" for alias, meant in ALIASES.items() if meant in ours)

@@ -15,6 +15,7 @@ import yaml
 
 from tunesmith.cli import _main, _options
 from tunesmith.core import config, rooms
+from tunesmith.core.aliases import ALIASES
 from tunesmith.core.config import load_project
 from tunesmith.core.errors import Mistake
 from tunesmith.core.mixture import Mixing, load
@@ -54,7 +55,7 @@ def test_the_reference_has_every_key_every_alias_and_every_choice() -> None:
             assert f": {name}\n" in page
             sections.append(rooms.choice(room, name).Config)
     wanted = {key for section in sections for key in section.model_fields}
-    wanted |= {".".join(alias) for alias in config.ALIASES}
+    wanted |= {".".join(alias) for alias in ALIASES}
     wanted |= {*rooms.names("data"), *rooms.names("metrics")}
     assert {name for name in wanted if f"`{name}`" not in page} == set()
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tunesmith.core.config import ALIASES, Chosen, Project, Section, choose, load_project, resolve
+from tunesmith.core.aliases import ALIASES, MEANINGS
+from tunesmith.core.config import Chosen, Project, Section, choose, load_project, resolve
 from tunesmith.core.errors import Mistake, Mistakes
 
 SMALLEST = "model: m\ntask: classification\ndata: {train: reviews.csv}\n"
@@ -163,7 +164,7 @@ def test_null_is_a_value_where_none_can_be_one() -> None:
 # Aliases.
 
 
-@pytest.mark.parametrize("alias", ALIASES, ids=".".join)
+@pytest.mark.parametrize("alias", [alias for alias in ALIASES if True not in MEANINGS.get(alias, {})], ids=".".join)
 def test_every_alias_means_a_key_of_ours(alias: tuple[str, ...]) -> None:
     """No key of ours that has an alias takes true: the complaint names the key that the alias stands for."""
     ours = ALIASES[alias]
@@ -175,6 +176,32 @@ def test_every_alias_means_a_key_of_ours(alias: tuple[str, ...]) -> None:
         resolve(tree)
     called = "method" if ours == ("method", "name") else ".".join(ours)
     assert str(mistake.value).startswith(f"task: {called}: got True; expected ")
+
+
+@pytest.mark.parametrize(
+    ("given", "ours"),
+    [
+        ({}, None),
+        ({"load_in_4bit": True, "load_in_8bit": False}, "nf4"),
+        ({"load_in_8bit": True, "load_in_4bit": False}, "int8"),
+        ({"quantization_bit": 4}, "nf4"),
+        ({"quantization_bit": 8}, "int8"),
+        ({"quantization": "fp4", "load_in_8bit": False}, "fp4"),
+    ],
+)
+def test_peers_values_become_ours(given: dict[str, Any], ours: str | None) -> None:
+    tree = {"model": "m", "task": "classification", "data": {"train": "a.csv"}}
+    assert resolve({**tree, **given}).quantization == ours
+    typed = {key: str(value).lower() for key, value in given.items()}
+    assert resolve(tree, overrides=typed).quantization == ours
+
+
+def test_two_peers_values_that_differ_are_told() -> None:
+    tree = {"model": "m", "task": "classification", "data": {"train": "a.csv"}}
+    with pytest.raises(Mistakes, match="load_in_8bit means quantization, which is 'nf4' here; keep one"):
+        resolve({**tree, "load_in_4bit": True, "load_in_8bit": True})
+    with pytest.raises(Mistakes, match=r"quantization: got 'nf5'; expected 'nf4', 'fp4' or 'int8'"):
+        resolve({**tree, "quantization": "nf5"})
 
 
 def test_peers_names_become_ours(load: Load) -> None:

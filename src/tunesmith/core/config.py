@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from tunesmith.core.aliases import ALIASES, meaning
 from tunesmith.core.complaints import Complaints, kinds, section_of
 from tunesmith.core.errors import Mistake
 from tunesmith.core.origin import Keys, Origin, beside, from_shell, read_task
@@ -26,43 +27,10 @@ from tunesmith.core.sections import Forgetting as Forgetting
 from tunesmith.core.sections import LrSchedulerKwargs as LrSchedulerKwargs
 from tunesmith.core.sections import OptimizerName as OptimizerName
 from tunesmith.core.sections import Precision as Precision
+from tunesmith.core.sections import Quantization as Quantization
 from tunesmith.core.sections import ScheduleName as ScheduleName
 from tunesmith.core.sections import Section as Section
 from tunesmith.core.several import is_several, only
-
-ALIASES: dict[Keys, Keys] = {
-    ("model_name_or_path",): ("model",),
-    ("base_model",): ("model",),
-    ("dataset",): ("data", "train"),
-    ("val_size",): ("data", "validation"),
-    ("val_set_size",): ("data", "validation"),
-    ("cutoff_len",): ("max_length",),
-    ("sequence_len",): ("max_length",),
-    ("max_seq_length",): ("max_length",),
-    ("model_max_length",): ("max_length",),
-    ("excess_length_strategy",): ("too_long",),
-    ("finetuning_type",): ("method", "name"),
-    ("tuner_type",): ("method", "name"),
-    ("lora_r",): ("method", "r"),
-    ("lora_rank",): ("method", "r"),
-    ("lora_alpha",): ("method", "alpha"),
-    ("lora_dropout",): ("method", "dropout"),
-    ("lora_target_modules",): ("method", "target_modules"),
-    ("target_modules",): ("method", "target_modules"),
-    ("method", "lora_r"): ("method", "r"),
-    ("method", "lora_alpha"): ("method", "alpha"),
-    ("method", "lora_dropout"): ("method", "dropout"),
-    ("batch_size",): ("per_device_train_batch_size",),
-    ("micro_batch_size",): ("per_device_train_batch_size",),
-    ("num_epochs",): ("num_train_epochs",),
-    ("epochs",): ("num_train_epochs",),
-    ("lr",): ("learning_rate",),
-    ("lr_scheduler",): ("lr_scheduler_type",),
-    ("scheduler",): ("lr_scheduler_type",),
-    ("optim",): ("optimizer",),
-    ("out_dir",): ("output_dir",),
-}
-"""Peers' keys (transformers, LLaMA-Factory, Axolotl, ms-swift, LitGPT, Soup) and ours for the same thing."""
 
 
 class Chosen:
@@ -145,6 +113,9 @@ class Project(Section):
         "auto",
         description="of frozen weights and products; int8: rounded weights too, where few rows are decoded",
     )
+    quantization: Quantization | None = Field(
+        None, description="store the base's frozen linear layers in 4 or 8 bits (QLoRA); default: no"
+    )
     shots: int = Field(0, ge=0, description="examples put into the prompt, for `evaluate`")
     seed: int = Field(0, ge=0, description="every random choice follows from it")
     target: float | None = Field(None, description="a climb stops when the metric's interval lies above it")
@@ -216,7 +187,8 @@ def _rename(tree: Mapping[str, Any], complaints: Complaints) -> dict[str, Any]:
         holder = _get(renamed, alias[:-1])
         if not isinstance(holder, dict) or alias[-1] not in holder:
             continue
-        value = holder.pop(alias[-1])
+        if (value := meaning(alias, holder.pop(alias[-1]))) is None:
+            continue
         if (known := _get(renamed, ours)) not in (None, value):
             said = f"{'.'.join(alias)} means {'.'.join(ours)}, which is {known!r} here"
             complaints.add(alias, f"{said}; keep one")
@@ -231,9 +203,9 @@ def _override(tree: dict[str, Any], overrides: Mapping[str, Any], complaints: Co
     typed: dict[Keys, Any] = {}
     for dotted, value in overrides.items():
         keys = tuple(part.replace("-", "_") for part in dotted.split("."))
-        keys = ALIASES.get(keys, keys)
+        value, keys = meaning(keys, value), ALIASES.get(keys, keys)
         keys = (*keys, "name") if len(keys) == 1 and keys[0] in _ROOMS and isinstance(value, str) else keys
-        typed[keys] = value
+        typed[keys] = typed.get(keys) if value is None else value  # a peer's flag that is off
         complaints.origin.typed[keys] = f"--{dotted}"
     for keys in sorted(typed, key=lambda keys: keys[1:] != ("name",)):
         value = from_shell(typed[keys], kinds(_field(tree, keys)))

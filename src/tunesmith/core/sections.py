@@ -12,6 +12,8 @@ from tunesmith.core.complaints import kinds
 
 Precision = Literal["auto", "bfloat16", "float32", "int8"]
 """What frozen weights are kept and multiplied in; see `engine.prepare`."""
+Quantization = Literal["nf4", "fp4", "int8"]
+"""What frozen linear layers are stored in, to be multiplied in the model's precision; see `engine.quantized`."""
 
 
 class Section(BaseModel):

@@ -26,7 +26,7 @@ class Eighths:
         kept = self._made.get(weight.data_ptr())
         if kept is None or kept[0].shape != weight.shape or kept[1] != weight._version:
             # The weight itself is kept along: while it lives nothing else can lie at its place.
-            kept = self._made[weight.data_ptr()] = (weight, weight._version, *_rounded(weight))
+            kept = self._made[weight.data_ptr()] = (weight, weight._version, *rounded(weight, weight.dtype))
         return kept[2], kept[3]
 
 
@@ -35,6 +35,8 @@ def multiply(x: Tensor, rounded: Tensor, scales: Tensor) -> Tensor:
     return torch._weight_int8pack_mm(x, rounded, scales)
 
 
-def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
-    scales = weight.abs().amax(dim=1).float().div_(127).clamp_(min=1e-12)
-    return (weight.float() / scales.unsqueeze(1)).round_().to(torch.int8), scales.to(weight.dtype)
+def rounded(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """`weight [out, in]` as int8, and its scales `[out]` in `dtype`, which are rounded first: steps are multiples."""
+    scales = weight.abs().amax(dim=1).float().div_(127).clamp_(min=1e-12).to(dtype)
+    steps = (weight.float() / scales.float().unsqueeze(1)).round_().clamp_(-127, 127)
+    return steps.to(torch.int8), scales

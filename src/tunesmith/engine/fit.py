@@ -52,7 +52,7 @@ LARGE_MB = 200
 """Trained weights above this are put aside on disk, not in memory."""
 _SETTINGS = {"method", "objective", "optimizer", "lr_scheduler_type", "warmup_ratio", "weight_decay", "momentum"}
 _SETTINGS |= {"max_grad_norm", "eval_steps", "early_stopping_patience", "save_steps", "precision", "seed", "forgetting"}
-_SETTINGS |= {"lr_scheduler_kwargs"}
+_SETTINGS |= {"quantization", "lr_scheduler_kwargs"}
 
 
 @dataclass

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded
-from tunesmith.engine import head, labels
+from tunesmith.engine import head, labels, quantized
 from tunesmith.engine.flat import FILLED
 from tunesmith.engine.forward import forward
 from tunesmith.engine.packing import PackedBatch, pack
@@ -36,6 +36,8 @@ LOGITS_OF_A_BLOCK = 10
 """Bytes a number of a block of logits that is gone before the next is made: as product, as float32, as probability."""
 SCORES_AT_ONCE = 3
 """Tensors of the size of a tile's attention scores, float32, while they are made or their gradient is."""
+WHOLE_AT_ONCE = 4
+"""Weights of the size of the largest that lie there whole while quantized layers multiply: two, and both joined."""
 HOLES = 1.3
 """Resident memory over live: freed blocks stay with the process, and do not fit packs of other sizes."""
 _PROBE = FILLED
@@ -156,6 +158,7 @@ def estimate(prepared: Prepared, kept: Kept, shape: Shape, *, trained_bytes: flo
     config: Any = prepared.model.config.get_text_config()
     layer = (kept.bytes(shape) - kept.target * shape.targets - kept.fixed) / config.num_hidden_layers
     working = WORKING_LAYERS * layer + (layer if kept.again else 0.0)
+    working += WHOLE_AT_ONCE * quantized.largest(prepared.model)
     working += SCORES_AT_ONCE * 4 * config.num_attention_heads * min(TILE, shape.tokens) * shape.most_keys
     stays = kept.again or kept
     inside = stays.bytes(shape) - stays.target * shape.targets

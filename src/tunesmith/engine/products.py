@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from tunesmith.engine import eighth
 from tunesmith.engine.linear import Linear
+from tunesmith.engine.quantized import Quantized
 from tunesmith.methods._low_rank import LowRankLinear
 
 ROWS = 128
@@ -33,19 +34,29 @@ ROWS = 128
 class Product:
     """Linear layers over one input, computed at `dtype`, and each one's adapter strength (0 without one).
 
-    `weight` is all of theirs, `[sum of widths, in]`, or None where they train and are the product's factors.
+    `weight` is all of theirs, `[sum of widths, in]`; None where they are `stored` in fewer bits and made whole for each
+    product, and where they train and are the product's factors.
     """
 
     weight: Tensor | None
     dtype: torch.dtype
     widths: tuple[int, ...]
     strengths: tuple[float, ...]
+    stored: tuple[Quantized, ...] = ()
+
+    @property
+    def trains(self) -> bool:
+        """Whether its factors are the weights themselves."""
+        return self.weight is None and not self.stored
 
     def matrix(self, factors: Factors) -> Tensor:
         """The weights of all layers as one matrix, at the precision of the product."""
         if self.weight is not None:
             return self.weight
-        own = [factor.to(self.dtype) for factor in factors if factor is not None]
+        if self.stored:
+            own = [layer.dequantized(self.dtype) for layer in self.stored]
+        else:
+            own = [factor.to(self.dtype) for factor in factors if factor is not None]
         return own[0] if len(own) == 1 else torch.cat(own)
 
     @property
@@ -105,11 +116,11 @@ def gated(x: Tensor, gate: Any, up: Any, act: Any) -> Tensor:
 class Fixed:
     """A product as it stands while nothing trains: ``x Wᵀ + b`` and what the adapters add, found once for many calls.
 
-    `weight [in, out]`, `down [in, ranks]` and `up [ranks, out]` lie transposed; `rounded` is the weight in 8 bits and
-    its scales, for few rows.
+    `down [in, ranks]` and `up [ranks, out]` lie transposed; `rounded` is the weight in 8 bits and its scales, for few
+    rows.
     """
 
-    weight: Tensor
+    product: Product
     bias: Tensor | None
     down: Tensor | None
     up: Tensor
@@ -120,7 +131,7 @@ class Fixed:
         if self.rounded is not None and len(x) <= eighth.ROWS:
             out = eighth.multiply(x, *self.rounded)
         else:
-            out = torch.mm(x, self.weight)
+            out = functional.linear(x, self.product.matrix(()))
         if self.bias is None and self.down is None:
             return out
         out = out.float()
@@ -138,12 +149,12 @@ def fixed(eighths: eighth.Eighths | None, *layers: Any) -> Fixed | None:
     if found is None:
         return None
     product, factors = found
-    if product.weight is None:
+    if product.trains:
         return None
     beside = _Beside(product, [None if one is None else one.detach() for one in factors])
     down, up = (beside.down.T.contiguous(), beside.up.T.contiguous()) if beside else (None, beside.up)
-    rounded = eighths.of(product.weight) if eighths is not None else None
-    return Fixed(product.weight.T, _bias(product, layers), down, up, rounded)
+    rounded = eighths.of(product.weight) if eighths is not None and product.weight is not None else None
+    return Fixed(product, _bias(product, layers), down, up, rounded)
 
 
 def join(layers: Sequence[Any]) -> None:
@@ -163,23 +174,32 @@ def _product(layers: Sequence[Any]) -> tuple[Product, Factors] | None:
     if all(type(layer) is Linear and layer.weight.requires_grad for layer in layers):
         widths = tuple(len(layer.weight) for layer in layers)
         return Product(None, layers[0].compute, widths, (0.0,) * len(layers)), [layer.weight for layer in layers]
-    weights: list[Tensor] = []
+    frozen: list[Any] = []
     factors: list[Tensor | None] = []
     strengths: list[float] = []
     for layer in layers:
         adapter = layer if isinstance(layer, LowRankLinear) else None
         linear = _plain(layer)
-        if type(linear) is not Linear or linear.weight.requires_grad or linear.weight.dtype != linear.compute:
+        if type(linear) is not Quantized and not (type(linear) is Linear and _is_small(linear)):
             return None
         if adapter is not None and adapter.dropout and adapter.training:
             return None
-        weights.append(linear.weight)
+        frozen.append(linear)
         factors += [None, None] if adapter is None else adapter.factors()
         strengths.append(0.0 if adapter is None else adapter.scaling)
-    weight = weights[0] if len(weights) == 1 else _joined(weights)
-    if weight is None:
+    dtype, widths = frozen[0].compute, tuple(linear.out_features for linear in frozen)
+    if all(type(linear) is Quantized for linear in frozen):
+        return Product(None, dtype, widths, tuple(strengths), tuple(frozen)), factors
+    if any(type(linear) is Quantized for linear in frozen):
         return None
-    return Product(weight.detach(), weight.dtype, tuple(map(len, weights)), tuple(strengths)), factors
+    weights = [linear.weight for linear in frozen]
+    weight = weights[0] if len(weights) == 1 else _joined(weights)
+    return None if weight is None else (Product(weight.detach(), dtype, widths, tuple(strengths)), factors)
+
+
+def _is_small(linear: Linear) -> bool:
+    """Whether a layer's weight lies frozen as it is multiplied."""
+    return not linear.weight.requires_grad and linear.weight.dtype == linear.compute
 
 
 def _learn(factors: Factors) -> bool:
@@ -229,7 +249,7 @@ class _Beside:
 
     def __init__(self, product: Product, factors: Factors) -> None:
         dtype = product.dtype
-        given = [a for a in factors[::2] if a is not None] if product.weight is not None else []
+        given = [a for a in factors[::2] if a is not None] if not product.trains else []
         self.places: list[tuple[slice, slice, float] | None] = []
         self.down = self.up = torch.empty(0)
         if not given:
@@ -281,7 +301,7 @@ def _backward(ctx: Any, grad: Tensor, needed: bool, x: Tensor, low: Tensor, fact
     product: Product = ctx.product
     grad = grad.to(product.dtype)
     through = torch.mm(grad, product.matrix(factors)) if needed else None
-    if product.weight is None:
+    if product.trains:
         return [through, *(torch.mm(grad[:, columns].T, x).float() for columns, _ in product.parts)]
     beside = _Beside(product, factors)
     return [through, *(beside.gradients(grad, x, low, through) if beside else [None] * len(factors))]

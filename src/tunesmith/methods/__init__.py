@@ -1,7 +1,8 @@
 """Methods: what is trained. Each file is one choice; `method: {name: lora}` picks `lora.py`.
 
 A method changes a causal language model of transformers in place and can undo it. The model is plain, or made ready by
-the engine (frozen weights in bfloat16 inside subclasses of `nn.Linear` and `nn.Embedding` that return float32).
+the engine (frozen weights in bfloat16 inside subclasses of `nn.Linear` and `nn.Embedding` that return float32). Frozen
+linear layers may be stored in 4 or 8 bits: their `weight` is then bytes, and `dequantized()` gives the matrix.
 
 A choice holds
 

@@ -41,13 +41,15 @@ _FORMAT = 1
 class Origin:
     """Where an artifact comes from: the base's name and identity, the template's hash, the task as in the task file.
 
-    An empty field is one that is not known.
+    `quantization` is what the base's linear layers were stored in, "" where as they are. Of the others an empty field
+    is one that is not known.
     """
 
     base: str
     identity: str = ""
     template: str = ""
     task: Mapping[str, Any] = field(default_factory=dict)
+    quantization: str = ""
 
 
 @dataclass(frozen=True, slots=True)

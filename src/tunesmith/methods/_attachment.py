@@ -160,6 +160,10 @@ def trainable(model: nn.Module) -> Trainable:
     parameters = dict(model.named_parameters())
     chosen = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     total = sum(parameter.numel() for parameter in parameters.values())
+    layer: Any
+    for layer in model.modules():
+        if hasattr(layer, "dequantized"):  # two weights may lie in a byte
+            total += layer.in_features * layer.out_features - layer.weight.numel()
     return Trainable(sum(parameter.numel() for parameter in chosen.values()), total, tuple(chosen))
 
 

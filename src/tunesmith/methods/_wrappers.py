@@ -75,7 +75,8 @@ def merge(model: nn.Module, method: str) -> None:
             parameter = getattr(layer.base, name)
             if not parameter.is_floating_point():
                 raise Mistake(
-                    f"{method}: {path} is quantized and cannot take the update in; load the base unquantized to merge"
+                    f"{method}: {path} is quantized and cannot take the update in; "
+                    "type tunesmith merge RUN, or load the base unquantized to merge"
                 )
             if holders.count(id(parameter)) > 1:
                 raise Mistake(
@@ -109,7 +110,13 @@ def widths(base: nn.Module) -> tuple[int, int]:
 
 
 def matrix(base: nn.Module) -> Tensor:
-    """The weight of a linear layer as `[out, in]`, float32. Raises Mistake for a quantized one."""
+    """The weight of a linear layer as `[out, in]`, float32; of a quantized one the numbers that it multiplies with.
+
+    Raises Mistake for a weight in bits that only somebody else can read.
+    """
+    if hasattr(base, "dequantized"):
+        whole: Tensor = base.dequantized()  # type: ignore[operator]  # as above
+        return whole
     weight: Tensor = base.weight  # type: ignore[assignment]  # nn.Module types every attribute Tensor | Module
     if not weight.is_floating_point():
         raise Mistake(f"method: a layer is stored as {weight.dtype}; expected a model that is not quantized")

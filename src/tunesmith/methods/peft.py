@@ -36,7 +36,7 @@ _NAME = "peft"
 _ADAPTER = "default"
 _OTHER_LAYERS = ("LN_TUNING", "TRAINABLE_TOKENS")
 """Types that change other layers than linear ones; unless `target_modules` says, peft knows which."""
-_PEFTS = (ValueError, TypeError, NotImplementedError, RuntimeError, AttributeError, ImportError)
+_PEFTS = (ValueError, TypeError, NotImplementedError, RuntimeError, AttributeError, ImportError, IndexError)
 """What peft raises for settings or a model that do not suit it."""
 
 
@@ -225,6 +225,8 @@ def _try(tuner: Any) -> None:
             except RuntimeError:
                 if base.weight.dtype == torch.float32:
                     raise
+                if not base.weight.is_floating_point():
+                    raise RuntimeError("it reads the base's weights, which are quantized") from None
                 raise RuntimeError("it needs the base's weights in float32 (--precision float32)") from None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from tunesmith.core.config import Chosen, Precision, Project, choose
 from tunesmith.core.errors import Mistake, nearest
 from tunesmith.core.files import atomic_folder, atomic_write
+from tunesmith.core.progress import say
 from tunesmith.core.records import Chat, Labelled, Message, as_dict
 from tunesmith.core.rooms import choice
 from tunesmith.evaluation.answers import Answerer, Prompting
@@ -83,14 +84,15 @@ def open_artifact(
 ) -> tuple[Model, AnyAnswerer, Prompting]:
     """Load the base an artifact was made for, lay the artifact on it, and give what answers with it.
 
-    `project` says the model where the artifact does not (an adapter of somebody else's). Raises Mistake when the base
-    or its chat template is another than the one it was made with.
+    `project` says the model where the artifact does not (an adapter of somebody else's), and how it is stored. Raises
+    Mistake when the base or its chat template is another than the one it was made with.
     """
     origin = _origin(folder, _told(folder))
     base = project.model if project is not None else origin["base"]
     if not base:
         raise Mistake(f"{folder}: does not say which model it belongs to; give a task file with `model:`")
-    model = open_model(base, precision, _task(folder, origin, project, task))
+    quantization = project.quantization if project is not None else origin.get("quantization") or None
+    model = open_model(base, precision, _task(folder, origin, project, task), quantization=quantization)
     return model, *lay_on(model, folder, project, task)
 
 
@@ -194,6 +196,13 @@ def _check_base(folder: Path, origin: dict[str, Any], model: Model) -> None:
             raise Mistake(
                 f"{folder}: made with {named} than {model.loaded.name} has now; expected {origin['base']} as it was"
             )
+    made, here = origin.get("quantization", ""), model.prepared.quantization or ""
+    if made != here:
+        say(f"{folder}: made on a base {_stored(made)}, laid here on one {_stored(here)}: answers may differ a little")
+
+
+def _stored(quantization: str) -> str:
+    return f"stored in {quantization}" if quantization else "that is not quantized"
 
 
 def _shot(task: Chosen, shot: dict[str, Any]) -> Any:

@@ -42,7 +42,7 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
     """
     need(examples.train, "train")
     need(examples.validation, "validation")
-    model = open_model(project.model, project.precision, project.task, project.seed)
+    model = open_model(project.model, project.precision, project.task, project.seed, project.quantization)
     need_memory(project)
     project = with_objective(project, model)
     encoded, lost = encode_training(project, model, examples.train)

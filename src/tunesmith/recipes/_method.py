@@ -45,7 +45,7 @@ def _resolved(method: Chosen, project: Project, model: Model) -> Chosen:
 
 def _digest(method: Chosen, project: Project, model: Model, rows: Sequence[Encoded]) -> str:
     """What the finding follows from, in short."""
-    told: list[Any] = [method.as_dict(), project.seed, project.precision, model.loaded.identity]
+    told: list[Any] = [method.as_dict(), project.seed, project.precision, project.quantization, model.loaded.identity]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for row in rows:
         digest.update(repr((row.ids, row.weights, row.labels)).encode())

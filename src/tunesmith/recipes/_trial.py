@@ -34,7 +34,7 @@ class _TimeIsUp(Exception):
 
 def open_bench(project: Project, examples: Examples, objectives: Sequence[str]) -> Bench:
     """The model and the rows that every trial begins with."""
-    model = open_model(project.model, project.precision, project.task, project.seed)
+    model = open_model(project.model, project.precision, project.task, project.seed, project.quantization)
     project = with_objective(project, model)
     encoded, cut = encode_training(project, model, examples.train)
     forgets = "forgetting" in objectives

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.config import Chosen, Precision, Project, choose
+from tunesmith.core.config import Chosen, Precision, Project, Quantization, choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import say
 from tunesmith.core.seed import derive
@@ -97,7 +97,8 @@ class Model:
         """What an artifact of this model says of where it belongs."""
         from tunesmith.methods._artifact import Origin
 
-        return Origin(self.loaded.name, self.loaded.identity, self.form.hash, task.as_dict())
+        quantization = self.prepared.quantization or ""
+        return Origin(self.loaded.name, self.loaded.identity, self.form.hash, task.as_dict(), quantization)
 
 
 def read_source(task: Chosen, source: Source) -> Reading[Any]:
@@ -149,7 +150,13 @@ def labelled(project: Project) -> Project:
     return read_examples(project)[0] if getattr(project.task.config, "labels", None) == () else project
 
 
-def open_model(name: str, precision: Precision = "auto", task: Chosen | None = None, seed: int = 0) -> Model:
+def open_model(
+    name: str,
+    precision: Precision = "auto",
+    task: Chosen | None = None,
+    seed: int = 0,
+    quantization: Quantization | None = None,
+) -> Model:
     """Load a model by name and make it ready for the engine; an encoder gets the head that `task` needs.
 
     A head that the model has not is drawn from `seed`. Raises Mistake for an encoder and a task that wants text
@@ -166,13 +173,13 @@ def open_model(name: str, precision: Precision = "auto", task: Chosen | None = N
 
     if kind_of(read_config(fetch(name))) != "encoder":
         loaded = load(name)
-        prepared = prepare(loaded.model, precision)
+        prepared = prepare(loaded.model, precision, quantization)
         form = form_of(task.module.RECORD if task else None, prepared.kind == "encoder-decoder")
         return Model(loaded, prepared, Template(loaded.tokenizer, form=form))
     head = head_for(name, task)
     loaded = load(name, head=head, seed=derive(seed, "head"))
     _head.mark(loaded.model, loaded.made)
-    return Model(loaded, prepare(loaded.model, precision), reader(loaded, head.kind, head.labels))
+    return Model(loaded, prepare(loaded.model, precision, quantization), reader(loaded, head.kind, head.labels))
 
 
 def need_memory(project: Project) -> None:

@@ -44,7 +44,7 @@ def evaluate(
     rows = getattr(examples, split)[:limit]
     need(rows, split)
     with PeakMemory() as peak:
-        model = open_model(project.model, project.precision, project.task, project.seed)
+        model = open_model(project.model, project.precision, project.task, project.seed, project.quantization)
         need_memory(project)
         project = with_objective(project, model)
         if place is not None:

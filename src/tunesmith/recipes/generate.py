@@ -79,7 +79,8 @@ def speaker(
         _, answerer, prompting = _artifacts.open_artifact(place, project, precision, task_name)
         return Speaker(answerer, prompting)
     task = labelled(project).task if project else choose("tasks", "generation")
-    opened = open_model(model or (project.model if project else "smollm2-135m-instruct"), precision, task)
+    name = model or (project.model if project else "smollm2-135m-instruct")
+    opened = open_model(name, precision, task, quantization=project.quantization if project else None)
     return Speaker(Answerer(opened.prepared, opened.template, task), Prompting())
 
 

@@ -32,7 +32,7 @@ def mixture(mixture: Mixture, *, evaluate: bool = True) -> dict[str, Any]:
     examples = together(members)
     with recorded(mixture, "mixture", folder, examples) as record, PeakMemory() as peak:
         begun = time.monotonic()
-        model = open_model(shared.model, shared.precision)
+        model = open_model(shared.model, shared.precision, quantization=shared.quantization)
         make_ready(members, model, mixture.mixing)
         base = remember(model.prepared, model.template) if evaluate else None
         adapters, tasks = list[dict[str, Any]](), list[dict[str, Any]]()

@@ -114,8 +114,10 @@ def _config_of(run: Path) -> Path | None:
 def _opened(project: Project | None, about: Artifact) -> Model:
     """The base, as the project has it, or as the artifact says by itself."""
     if project is not None:
-        return open_model(project.model, project.precision, project.task, project.seed)
-    return open_model(about.origin.base, task=choose("tasks", **about.origin.task) if about.origin.task else None)
+        return open_model(project.model, project.precision, project.task, project.seed, project.quantization)
+    origin = about.origin
+    stored: Any = origin.quantization or None
+    return open_model(origin.base, task=choose("tasks", **origin.task) if origin.task else None, quantization=stored)
 
 
 def _about(place: Path) -> Artifact:

@@ -33,7 +33,7 @@ def train(project: Project, *, evaluate: bool = True, has_past: bool = True) -> 
     folder = folder_of(project)
     with recorded(project, "train", folder, examples) as record, PeakMemory() as peak:
         begun = time.monotonic()
-        model = open_model(project.model, project.precision, project.task, project.seed)
+        model = open_model(project.model, project.precision, project.task, project.seed, project.quantization)
         model = model.reading(project.method, project.task)
         project = with_objective(project, model)
         encoded, cut = encode_training(project, model, examples.train)
