@@ -87,7 +87,7 @@ def test_bytes_that_are_no_text_are_said_to_be_none(write: Write, read_as: Any, 
 
 
 def test_a_format_nobody_can_tell_lists_those_there_are(write: Write, read_as: Any) -> None:
-    said = complaint(read_as, write("a.txt", "Some running text.\nAnd more."))
+    said = complaint(read_as, write("a.log", "Some running text.\nAnd more."))
     assert "neither name nor content tells its format; write `format:` with one of conll, csv, hub" in said
 
 

@@ -21,7 +21,8 @@ def reshape(fields: Mapping[str, Any]) -> dict[str, Any]:
     prompt = fields.get(_first(fields, PROMPTS) or "prompt")
     completion = fields.get(_first(fields, COMPLETIONS) or "completion")
     if not isinstance(prompt, list):
-        return {"input": prompt, "output": completion, "system": fields.get("system")}
+        system = {"system": fields["system"]} if "system" in fields else {}
+        return {"input": prompt, "output": completion, **system}
     answer = completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
     for turn in [*prompt, *answer]:
         if not isinstance(turn, dict):
