@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from tunesmith.core.config import Precision, Project
     from tunesmith.recipes.generate import Speaker
 
-__all__ = ["Mistake", "check", "climb", "evaluate", "init", "load", "pretrain", "scale", "speaker", "sweep", "train"]
+__all__ = ["Mistake", "check", "climb", "evaluate", "init", "load", "merge", "pretrain", "scale", "speaker", "sweep"]
+__all__ += ["train"]
 
 Task = str | Path | Mapping[str, Any]
 
@@ -120,6 +121,22 @@ def evaluate(
         limit=limit,
         task_name=task_name,
     )
+
+
+def merge(
+    artifact: str | Path,
+    *,
+    task: Task | None = None,
+    precision: Precision | None = None,
+    output_dir: str | Path | None = None,
+    **keys: Any,
+) -> dict[str, Any]:
+    """Make an artifact part of its base's weights: a plain model comes out; see `recipes.merge`."""
+    environment.prepare()
+    from tunesmith.recipes.merge import merge as recipe
+
+    project = load(task, **keys) if task is not None else None
+    return recipe(artifact, project=project, precision=precision or "auto", output_dir=output_dir)
 
 
 def scale(
