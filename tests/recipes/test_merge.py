@@ -82,6 +82,16 @@ def test_other_peoples_files_are_left_alone(run: Path, tmp_path: Path) -> None:
         tunesmith.merge(run, output_dir=tmp_path)
 
 
+def test_a_climb_on_a_quantized_base_goes_on_without_what_it_cannot_have(toy_task: ToyTask) -> None:
+    keys = toy_task(quantization="int8", max_steps=3)
+    told = tunesmith.climb(keys, rungs=["zero_shot", "last_layers", "lora"], minutes=10)
+    outcomes = {one["name"]: one for one in told["rungs"]}
+    assert "cannot train" in outcomes["last_layers"]["reason"]
+    assert outcomes["lora"]["status"] == "finished"
+    with pytest.raises(Mistake, match="full cannot train"):
+        tunesmith.train({**keys, "method": "full", "output_dir": "runs/full"})
+
+
 def test_what_has_no_weights_to_merge_is_refused(toy_task: ToyTask) -> None:
     tunesmith.train(toy_task(method={"name": "prompt_tuning"}, max_steps=1), evaluate=False)
     with pytest.raises(Mistake, match="prompt_tuning stands beside the base"):

@@ -40,6 +40,10 @@ class Attachment:
     head: dict[str, Tensor] = field(default_factory=dict)
 
 
+class Unsuited(Mistake):
+    """A method that this model, as it is stored, cannot have; a climb goes on with the others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trainable:
     """How much of a model is trained: `count` numbers in the parameters called `names`, of `total` in the model."""
@@ -110,13 +114,13 @@ def train_in_place(model: nn.Module, method: str, names: Iterable[str], config: 
     """Claim the model for `method` and make the base's own parameters `names` trainable, in float32.
 
     Their tensors are kept for `release`, large ones in a file: that costs 4 bytes a number beside them. Tied parameters
-    are one object and stay tied. Raises Mistake for a quantized parameter, which has no gradient.
+    are one object and stay tied. Raises Unsuited for a quantized parameter, which has no gradient.
     """
     wanted = set(names)
     chosen = [(name, parameter) for name, parameter in model.named_parameters() if name in wanted]
     for name, parameter in chosen:
         if not parameter.is_floating_point():
-            raise Mistake(
+            raise Unsuited(
                 f"method: {method} cannot train {name}, which is stored as {parameter.dtype}; "
                 "expected a model that is not quantized; load it unquantized or type --method.name lora"
             )

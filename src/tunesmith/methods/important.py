@@ -13,7 +13,7 @@ gradient, the optimizer's state and the artifact are only theirs, too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -101,7 +101,8 @@ class ChosenRows(_wrappers.Wrapper):
 def survey(model: nn.Module, config: Config, look: _survey.Look) -> Config:
     """The config with `rows` and `importance` filled in, found with the plain `model` on the rows that `look` has.
 
-    Raises Mistake when a target matches nothing, or when the forest has no labels to learn.
+    Raises Mistake when a target matches nothing, when the forest has no labels to learn, or gradients are wanted of
+    quantized weights.
     """
     found = _targets.find(model, config.target_modules)
     if config.by == "gradient":
@@ -167,6 +168,11 @@ def _by_gradient(model: nn.Module, found: Mapping[str, nn.Module], config: Confi
     """Rows by their mean squared gradient a weight, so that a long row must be worth its length."""
     scores = {path: torch.zeros(_outputs(layer), dtype=torch.float64, device="cpu") for path, layer in found.items()}
     path_of = {f"{path}.weight": path for path in found}
+    if bits := [path for path in found if not model.get_parameter(f"{path}.weight").is_floating_point()]:
+        raise _attachment.Unsuited(
+            f"method.by: gradient ranks weights that are not quantized, as {bits[0]} is; "
+            "type --method.by random_forest, or leave quantization out"
+        )
 
     def note(name: str, gradient: Tensor) -> None:
         path = path_of[name]
@@ -253,5 +259,5 @@ def _outputs(layer: nn.Module) -> int:
 
 
 def _weights(layer: nn.Module) -> int:
-    weight: Any = layer.weight
-    return int(weight.numel())
+    width_in, width_out = _wrappers.widths(layer)
+    return width_in * width_out

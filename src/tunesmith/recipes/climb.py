@@ -14,6 +14,7 @@ from tunesmith.core.progress import say
 from tunesmith.core.rooms import names
 from tunesmith.engine.loop import Diverged
 from tunesmith.engine.memory import DoesNotFit
+from tunesmith.methods._attachment import Unsuited
 from tunesmith.recipes._bench import open_bench, read_as
 from tunesmith.recipes._outcome import load
 from tunesmith.recipes._record import recorded
@@ -95,7 +96,7 @@ def _try(bench: Bench, name: str, here: Path, seconds: float, summary: Summary) 
             one = zero_shot(bench, here) if name == "zero_shot" else few_shot(bench, here, seconds)
         else:
             one = trained(read_as(bench, name), name, here, seconds)
-    except (NoRoom, DoesNotFit, Diverged) as reason:
+    except (NoRoom, DoesNotFit, Diverged, Unsuited) as reason:
         summary.skip(name, str(reason))
         return None
     except KeyboardInterrupt:
