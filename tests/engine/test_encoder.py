@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,3 +115,22 @@ def test_an_embedding_is_the_mean_over_tokens_not_padding(toy_encoder: ToyModel)
     for row, found in zip(given, encoder.embeddings(prepared, given), strict=True):
         states = prepared.model.bert(torch.tensor([row.ids])).last_hidden_state[0]
         torch.testing.assert_close(found, states.mean(0), rtol=0, atol=1e-5)
+
+
+def test_an_embedding_leaves_virtual_tokens_out(toy_encoder: ToyModel) -> None:
+    prepared = made(toy_encoder, "bert", "ForSequenceClassification")
+    given = [Encoded(row.ids, ()) for row in rows("ForSequenceClassification")]
+    for row, found in zip(given, encoder.embeddings(prepared, given, prefix=(9, 8)), strict=True):
+        states = prepared.model.bert(torch.tensor([(9, 8, *row.ids)])).last_hidden_state[0]
+        torch.testing.assert_close(found, states[2:].mean(0), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hidden_words_have_the_logits_of_transformers(toy_encoder: ToyModel, kind: str) -> None:
+    prepared = made(toy_encoder, kind, "ForMaskedLM")
+    given = [replace(row, second=0) for row in rows("ForMaskedLM")]
+    logits = [prepared.model(torch.tensor([row.ids])).logits[0] for row in given]
+    wanted = [
+        one.log_softmax(-1)[place, label] for one, row in zip(logits, given, strict=True) for place, label in row.labels
+    ]
+    torch.testing.assert_close(forward(prepared, pack(given)).logprobs, torch.stack(wanted), rtol=0, atol=1e-5)

@@ -57,15 +57,34 @@ def scores(prepared: Prepared, batch: PackedBatch) -> tuple[Tensor, Padded]:
     return output.logits.float(), padded
 
 
+def scores_at(prepared: Prepared, batch: PackedBatch, row: Tensor, place: Tensor) -> Tensor:
+    """What a head over the vocabulary says of the tokens at `place` of `row` alone, `[tokens, vocabulary]` float32.
+
+    The head looks at a token by itself, and is half of the work of a small encoder: the other tokens do not get to it.
+    """
+    config, body = prepared.model.config, prepared.model.base_model
+
+    def only_these(module: Any, given: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[row, place].unsqueeze(0)
+        return output
+
+    hook = body.register_forward_hook(only_these)
+    try:
+        return prepared.model(**Padded.of(batch, config).inputs(config)).logits[0].float()  # type: ignore[no-any-return]
+    finally:
+        hook.remove()
+
+
 @torch.inference_mode()
 def embeddings(prepared: Prepared, rows: Sequence[Encoded], *, prefix: Sequence[int] = ()) -> Tensor:
-    """The mean of each row's last hidden states over its tokens, `[rows, hidden]` float32, on the CPU."""
+    """The mean of each row's last hidden states over its own tokens, `[rows, hidden]` float32, on the CPU."""
     found = torch.empty(len(rows), prepared.model.config.hidden_size)
     config = prepared.model.config
     for group in plan_whole(rows, max_tokens=MAX_TOKENS, prefix_length=len(prefix)):
         batch = pack_whole([rows[i] for i in group], prefix=prefix).to(prepared.device)
         padded = Padded.of(batch, config)
         states = prepared.model.base_model(**padded.inputs(config)).last_hidden_state.float()
-        share = padded.mask / padded.mask.sum(dim=1, keepdim=True)
+        own = padded.mask & (torch.arange(padded.mask.shape[1], device=padded.mask.device) >= len(prefix))
+        share = own / own.sum(dim=1, keepdim=True)
         found[group] = torch.einsum("rlh,rl->rh", states, share).cpu()
     return found

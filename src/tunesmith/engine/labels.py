@@ -55,11 +55,14 @@ def label_logprobs(prepared: Prepared, batch: PackedBatch) -> tuple[Tensor, Tens
     A row with several labels has a target ``2 k + 1`` for each label `k` that applies and ``2 k`` for each that does
     not. For spans label 0 is the start and 1 the end, each a choice among the row's tokens.
     """
-    found, mask = _scores(prepared, batch)
     starts = torch.tensor([segment.start for segment in batch.segments], device=batch.index.device)
     row = torch.searchsorted(starts, batch.index, right=True) - 1
     place = batch.index - starts[row]
     kind = scores_what(prepared.model)
+    if kind == "masked":
+        shares = encoder.scores_at(prepared, batch, row, place).log_softmax(dim=-1)
+        return shares.gather(-1, batch.labels[:, None]).squeeze(-1), shares.detach().argmax(-1) == batch.labels
+    found, mask = _scores(prepared, batch)
     if kind == "several":
         leaning = found[row, batch.labels // 2] * (batch.labels % 2 * 2 - 1)
         return functional.logsigmoid(leaning), leaning.detach() > 0
