@@ -85,6 +85,25 @@ def test_what_an_adapter_leaves_is_one_of_peft(task: ToyTask, toy_encoder_folder
     assert list(ours["probabilities"].values()) == pytest.approx(shares.tolist(), abs=1e-5)
 
 
+@pytest.mark.parametrize("method", ["lora", "prompt_tuning", "full"])
+def test_an_encoder_forgets_as_far_as_its_embeddings_turn(task: ToyTask, method: str) -> None:
+    from tunesmith.evaluation.forgetting import drift, embedded
+    from tunesmith.recipes._work import open_model
+
+    given = task(method, max_steps=6, learning_rate=1e-3)
+    result = tunesmith.train(given)
+    assert result["forgetting_kl"] is None
+    speaker = tunesmith.speaker("runs/toy", task=given)
+    tokenizer, tuned = speaker.answerer.reader.tokenizer, speaker.answerer.prepared
+    base = open_model(given["model"], "float32", tunesmith.load(given).task).prepared
+    still = embedded(base, tokenizer)
+    turned = drift(still, embedded(tuned, tokenizer, prefix=speaker.prompting.prefix))
+    assert result["forgetting_drift"] == pytest.approx(turned, abs=1e-6)
+    assert turned > 1e-6
+    assert drift(still, still) < 1e-12
+    assert "general texts&#39; embeddings" in Path("runs/toy/report.html").read_text()
+
+
 def test_a_head_is_drawn_from_the_seed(task: ToyTask) -> None:
     weights = []
     for seed in (1, 1, 2):
@@ -119,6 +138,7 @@ def test_a_head_over_a_frozen_body(task: ToyTask, toy_folder: Path, method: str,
     assert result["low"] > 0.6, result["value"]
     (answer,) = tunesmith.speaker("runs/toy").answer([TEXT])
     assert answer["output"] in ("negative", "positive")
+    assert result["forgetting_drift" if model == "encoder" else "forgetting_kl"] == 0.0
     again = tunesmith.evaluate(task(method, **keys), artifact="runs/toy", split="validation")
     assert again["value"] == result["value"]
     names = {file.name for file in Path("runs/toy/artifact").iterdir()}
@@ -134,6 +154,7 @@ def test_a_climb_over_what_the_model_can(task: ToyTask, toy_folder: Path, model:
     assert status["zero_shot"] == ("finished" if model == "decoder" else "skipped")
     assert status["features"] == "finished"
     assert told["test"]["value"] > 0.5
+    assert ("Drift" in Path("runs/toy/report.html").read_text()) == (model == "encoder")
     assert (told["test_baseline"] is None) == (model == "encoder")
 
 

@@ -61,6 +61,10 @@ def _tell_run(result: dict[str, Any], folder: str) -> None:
                 "forgetting",
                 None if result["forgetting_kl"] is None else f"KL {result['forgetting_kl']:.4f} nats a token",
             ),
+            (
+                "drift",
+                None if result["forgetting_drift"] is None else f"{result['forgetting_drift']:.4f} (1 - cosine)",
+            ),
             ("note", result["reason"] or result["caution"] or None),
             ("use it", result["command"]),
         )

@@ -4,6 +4,9 @@ Two numbers, both 0 for the base itself. *KL*: the base answers sixty-odd genera
 answers the divergence KL(base ‖ tuned) says how far the tuned model would stray (the measure of the KL leash in RLHF,
 Stiennon et al. 2020, arXiv 2009.01325). *Bits per byte*: the cross-entropy of general text in bits a byte of UTF-8,
 minus the base's.
+
+An encoder writes nothing; of it the *drift* is measured: 1 minus the cosine between its embedding of a general text and
+the base's, on average, 0 for the base itself.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.records import Encoded, Message, Score
 from tunesmith.metrics._measure import Measurement, measure
+from tunesmith.models.load import context_length
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,6 +83,22 @@ def forgetting(prepared: Prepared, base: Base, *, prefix: Sequence[int] = ()) ->
     now = distributions(prepared, base.answers, prefix=prefix)
     bits = _bits(prepared, base.texts, base.lengths, prefix)
     return Forgetting(float(divergence(base.distributions, now).mean()), bits, bits.value - base.bits_per_byte.value)
+
+
+def embedded(prepared: Prepared, tokenizer: Any, *, prefix: Sequence[int] = ()) -> Tensor:
+    """An encoder's embeddings of the general texts, `[texts, hidden]`: means over the tokens, as far as it sees."""
+    from tunesmith.engine.encoder import embeddings
+
+    length = min(tokenizer.model_max_length, context_length(prepared.model.config)) - len(prefix)
+    made = tokenizer(_column("general_text.jsonl", "text"), truncation=True, max_length=length)["input_ids"]
+    return embeddings(prepared, [Encoded(tuple(ids), ()) for ids in made], prefix=prefix)
+
+
+def drift(base: Tensor, tuned: Tensor) -> float:
+    """How far embeddings `[texts, hidden]` have turned away from the base's: mean of 1 - cosine, from 0 to 2."""
+    from torch.nn.functional import cosine_similarity
+
+    return float((1 - cosine_similarity(base.double(), tuned.double())).mean().clamp(min=0.0))
 
 
 def replay_prompts() -> list[str]:

@@ -29,6 +29,7 @@ _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("a query", "seconds_per_query", amounts.duration),
     ("forgot", "forgetting_kl", amounts.quality),
 )
+_DRIFT = ("drift", "forgetting_drift", amounts.quality)
 
 
 def write_report(folder: Path, climb: Mapping[str, Any]) -> Path:
@@ -81,12 +82,13 @@ def table(climb: Mapping[str, Any]) -> Table:
     drawn = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), caption_justify="left")
     drawn.add_column("  rung", no_wrap=True)
     drawn.add_column(words(climb.get("metric")), no_wrap=True)
-    for heading, _, _ in _COSTS:
-        drawn.add_column(heading, justify="right", no_wrap=True)
     rungs = climb.get("rungs", ())
+    costs = (*_COSTS[:-1], _DRIFT) if any(amounts.is_number(rung.get("forgetting_drift")) for rung in rungs) else _COSTS
+    for heading, _, _ in costs:
+        drawn.add_column(heading, justify="right", no_wrap=True)
     for rung in filter(is_finished, rungs):
         name = f"{'→' if rung.get('chosen') else ' '} {rung['name']}"
-        cells = (name, _with_interval(rung), *(written(rung.get(field)) for _, field, written in _COSTS))
+        cells = (name, _with_interval(rung), *(written(rung.get(field)) for _, field, written in costs))
         drawn.add_row(*map(Text, cells), style="bold green" if rung.get("chosen") else "")
     missing = [f"  {_why_missing(rung)}" for rung in rungs if not is_finished(rung)]
     drawn.caption = Text("\n".join(missing)) if missing else None

@@ -24,7 +24,7 @@ class Figure(NamedTuple):
 _RUNG_FIELDS = (
     *("metric", "value", "low", "high", "n", "seconds", "train_seconds", "peak_memory_mb", "trainable_parameters"),
     *("artifact_bytes", "money", "prompt_tokens_per_query", "seconds_per_query", "forgetting_kl"),
-    *("forgetting_bits_per_byte", "reason", "caution", "confusion"),
+    *("forgetting_bits_per_byte", "forgetting_drift", "reason", "caution", "confusion"),
 )
 # What a method found out about each layer: too long to read, drawn instead.
 _DRAWN = ("importance", "rows")
@@ -58,6 +58,7 @@ def climb_view(climb: Mapping[str, Any]) -> dict[str, Any]:
         "examples": _side_by_side(finished),
         "cautions": [told for told in cautions if told[1]],
         "priced": any(is_number(rung["money"]) for rung in finished),
+        "drifts": any(is_number(rung["forgetting_drift"]) for rung in finished),
         "receipt": facts(climb.get("receipt") or {}),
         "facts": _how_it_was_made(climb),
     }
@@ -220,6 +221,8 @@ def _price_figures(rung: Mapping[str, Any]) -> Iterator[Figure]:
         yield Figure("a query", amounts.duration(rung["seconds_per_query"]), note)
     if is_number(rung["peak_memory_mb"]):
         yield Figure("peak memory", amounts.memory(rung["peak_memory_mb"]), _left(rung))
+    if rung["forgetting_drift"]:
+        yield Figure("drift", amounts.quality(rung["forgetting_drift"]), "1 - cosine of general texts' embeddings")
     if rung["forgetting_kl"]:
         bits = rung["forgetting_bits_per_byte"]
         note = f"nats a token, {amounts.difference(bits)} bits per byte" if is_number(bits) else "nats a token"

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -25,10 +26,13 @@ from tunesmith.engine.generation import generate
 from tunesmith.engine.journal import Reading
 from tunesmith.engine.loop import Penalty
 from tunesmith.engine.penalties import Leash, Pull, fisher
-from tunesmith.evaluation.forgetting import Base, Forgetting, forgetting, remember, replay_prompts
+from tunesmith.evaluation.forgetting import Base, Forgetting, drift, embedded, forgetting, remember, replay_prompts
 from tunesmith.models.load import context_length
 from tunesmith.prompts.budget import cut
+from tunesmith.recipes._outcome import Outcome
 from tunesmith.recipes._work import Model, read_source
+
+Told = TypeVar("Told")
 
 REPLAY_TOKENS = 48
 """Tokens of each of the base's answers that are trained on again."""
@@ -83,8 +87,27 @@ class Restraint:
         """What the model with `method` attached and trained has lost; None of one that writes nothing to compare."""
         if self.model.reader is not None:
             return None
-        base = self.base or _of_the_base(self.model, method)
+        base = self.base or _of_the_base(self.model, method, lambda: remember(self.model.prepared, self.model.template))
         return forgetting(self.model.prepared, base, prefix=prefix)
+
+    def drifted(self, method: Chosen, prefix: Sequence[int]) -> float:
+        """How far the embeddings of an encoder with `method` attached and trained lie from the base's."""
+        prepared, tokenizer = self.model.prepared, self.model.loaded.tokenizer
+        base = _of_the_base(self.model, method, lambda: embedded(prepared, tokenizer))
+        return drift(base, embedded(prepared, tokenizer, prefix=prefix))
+
+    def tell(self, outcome: Outcome, method: Chosen, prefix: Sequence[int]) -> None:
+        """Write into the outcome what the model with `method` attached and trained has lost.
+
+        A method with a head of its own leaves the body as it is, so nothing.
+        """
+        same = getattr(method.module, "HEAD", False)
+        if self.model.prepared.kind == "encoder":
+            outcome.forgetting_drift = 0.0 if same else self.drifted(method, prefix)
+        elif same:
+            outcome.forgetting_kl = outcome.forgetting_bits_per_byte = 0.0
+        elif (lost := self.lost(method, prefix)) is not None:
+            outcome.forgetting_kl, outcome.forgetting_bits_per_byte = lost.kl, lost.rise
 
 
 def restrain(project: Project, model: Model, rows: int, base: Base | None = None) -> Restraint:
@@ -129,13 +152,13 @@ def _refuse_what_needs_answers(project: Project) -> None:
         )
 
 
-def _of_the_base(model: Model, method: Chosen) -> Base:
-    """What the base is like, from the base itself: what is attached is taken off for a while."""
+def _of_the_base(model: Model, method: Chosen, ask: Callable[[], Told]) -> Told:
+    """What the base itself tells: what is attached is taken off for a while."""
     live = model.loaded.model
     learned = method.module.state(live)
     method.module.detach(live)
     try:
-        return remember(model.prepared, model.template)
+        return ask()
     finally:
         with torch.random.fork_rng(devices=[]):  # its start is overwritten at once
             method.module.attach(live, method.config)

@@ -35,8 +35,7 @@ class Learned:
 
     def lose(self) -> None:
         """Measure what the model has lost, into the outcome."""
-        if (lost := self.restraint.lost(self.method, self.prompting.prefix)) is not None:
-            self.outcome.forgetting_kl, self.outcome.forgetting_bits_per_byte = lost.kl, lost.rise
+        self.restraint.tell(self.outcome, self.method, self.prompting.prefix)
 
 
 def learn(

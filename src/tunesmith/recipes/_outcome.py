@@ -43,6 +43,7 @@ class Outcome:
     seconds_per_query: float | None = None
     forgetting_kl: float | None = None
     forgetting_bits_per_byte: float | None = None
+    forgetting_drift: float | None = None
     chosen: bool = False
     versus_best: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)

@@ -163,10 +163,7 @@ def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
                 "epochs": round(done.steps * job.rows_a_step / len(bench.encoded), 2),
             }
             answers = bench.answerer.answer(bench.validation, Prompting(prefix=prefix), name)
-            if getattr(method.module, "HEAD", False):
-                outcome.forgetting_kl = outcome.forgetting_bits_per_byte = 0.0  # the very same body
-            elif (lost := bench.restraint.lost(method, prefix)) is not None:
-                outcome.forgetting_kl, outcome.forgetting_bits_per_byte = lost.kl, lost.rise
+            bench.restraint.tell(outcome, method, prefix)
             return _finish(bench, outcome, answers, Prompting(prefix=prefix), folder, method)
 
 

@@ -22,7 +22,7 @@ from tunesmith.recipes._method import settled
 from tunesmith.recipes._objective import with_objective
 from tunesmith.recipes._rungs import Bench, attached
 from tunesmith.recipes._space import Dimension, tried
-from tunesmith.recipes._work import Examples, open_model
+from tunesmith.recipes._work import Examples, model_of
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -34,12 +34,12 @@ class _TimeIsUp(Exception):
 
 def open_bench(project: Project, examples: Examples, objectives: Sequence[str]) -> Bench:
     """The model and the rows that every trial begins with."""
-    model = open_model(project.model, project.precision, project.task, project.seed, project.quantization)
+    model = model_of(project)
     project = with_objective(project, model)
     encoded, cut = encode_training(project, model, examples.train)
     forgets = "forgetting" in objectives
     if forgets and model.reader is not None:
-        raise Mistake("objectives: forgetting is not measured of an encoder; type --objectives quality,seconds")
+        raise Mistake("objectives: forgetting is KL, which an encoder has not; type --objectives quality,seconds")
     base = remember(model.prepared, model.template) if forgets else None
     restraint = restrain(project, model, len(encoded), base)
     validation = encode_validation(project, model, examples)
