@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.config import Chosen
 from tunesmith.core.errors import Mistake
 from tunesmith.core.progress import track
-from tunesmith.core.records import Message
+from tunesmith.core.records import Encoded, Message, Text
 from tunesmith.evaluation.answers import Answers, Prompting
+from tunesmith.evaluation.documents import passage_scores
 from tunesmith.metrics._measure import counted, measure
 from tunesmith.prompts.reading import LONGEST_ANSWER, Read, Reader, first_pieces
 
@@ -26,15 +27,18 @@ PLAIN = Prompting()
 
 @dataclass(frozen=True, slots=True)
 class ReaderAnswerer:
-    """A prepared model with a head, what makes rows for it, and a task."""
+    """A prepared model with a head, what makes rows for it, and a task; of running text `objective` hides a part."""
 
     prepared: Prepared
     reader: Reader
     task: Chosen
+    objective: Chosen | None = None
 
     def answer(self, records: Sequence[Any], prompting: Prompting = PLAIN, description: str = "answer") -> Answers:
         """Answer and judge `records`; measure every metric of the task over them."""
         begun = time.monotonic()
+        if self.task.module.RECORD is Text:
+            return self._passages(records, prompting, description)
         module, config = self.task.module, self.task.config
         with track(len(records), "rows", description) as bar:
             rows, found = self._scores(records, prompting, bar.advance)
@@ -48,10 +52,43 @@ class ReaderAnswerer:
         tokens = sum(len(one.row.ids) + len(prompting.prefix) for one in rows) / max(1, len(rows))
         return Answers(outputs, scores, logprobs, tokens, time.monotonic() - begun, module.METRIC, metrics)
 
+    def _passages(self, records: Sequence[Text], prompting: Prompting, description: str) -> Answers:
+        """How well what is hidden of running text is told; nothing is written to look at."""
+        assert self.objective is not None
+        begun, texts = time.monotonic(), [record.text for record in records]
+        with track(len(records), "rows", description) as bar:
+            scores = passage_scores(
+                self.prepared, self.reader, texts, self.objective, prefix=prompting.prefix, on_rows=bar.advance
+            )
+        name = getattr(self.objective.module, "METRIC", self.task.module.METRIC)
+        tokens = sum(len(ids) for ids in self.reader.tokenizer(texts, verbose=False)["input_ids"]) / max(1, len(texts))
+        return Answers((), scores, (), tokens, time.monotonic() - begun, name, {name: measure(name, scores)})
+
     def told(self, records: Sequence[Any], prompting: Prompting = PLAIN) -> list[dict[str, Any]]:
         """The output for each record, and the probability of each label where labels are chosen from."""
+        if self.task.module.RECORD is Text:
+            return self._filled([record.text for record in records], prompting)
         rows, found = self._scores(records, prompting)
         return [self._told(*each) for each in zip(records, rows, found, strict=True)]
+
+    def _filled(self, texts: Sequence[str], prompting: Prompting) -> list[dict[str, Any]]:
+        """Each text with its masks filled in, each by its likeliest token. Raises Mistake for one without a mask."""
+        from tunesmith.engine.labels import read
+
+        tokenizer, mask = self.reader.tokenizer, self.reader.tokenizer.mask_token_id
+        made = [tokenizer(text, truncation=True, max_length=self.reader.window)["input_ids"] for text in texts]
+        if self.reader.kind != "masked" or not all(mask in ids for ids in made):
+            raise Mistake(
+                f"generate: this {self.prepared.kind} fills in what is hidden and writes nothing else; "
+                f"expected {tokenizer.mask_token or 'a mask'} in every text"
+            )
+        found = read(self.prepared, [Encoded(tuple(ids), ()) for ids in made], prefix=prompting.prefix)
+        likeliest = [one.argmax(-1).tolist() for one in found]
+        filled = [
+            [best if token == mask else token for token, best in zip(ids, one, strict=True)]
+            for ids, one in zip(made, likeliest, strict=True)
+        ]
+        return [{"output": tokenizer.decode(ids, skip_special_tokens=True)} for ids in filled]
 
     def converse(self, messages: Sequence[Message], prompting: Prompting, **keys: Any) -> str:
         """Nothing to say: raises Mistake."""

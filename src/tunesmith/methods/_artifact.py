@@ -41,8 +41,8 @@ _FORMAT = 1
 class Origin:
     """Where an artifact comes from: the base's name and identity, the template's hash, the task as in the task file.
 
-    `quantization` is what the base's linear layers were stored in, "" where as they are. Of the others an empty field
-    is one that is not known.
+    `quantization` is what the base's linear layers were stored in, "" where as they are; `reads` what the head of a
+    model that reads scores. Of the others an empty field is one that is not known.
     """
 
     base: str
@@ -50,6 +50,7 @@ class Origin:
     template: str = ""
     task: Mapping[str, Any] = field(default_factory=dict)
     quantization: str = ""
+    reads: str = ""
 
 
 @dataclass(frozen=True, slots=True)

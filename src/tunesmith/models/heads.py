@@ -35,7 +35,8 @@ class Head:
 def load_with(folder: Path, name: str, head: Head, seed: int, pickle: bool) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """The model in `folder` under `head`, and the paths of the modules that its files lack, drawn from `seed`.
 
-    Raises Mistake for a head trained for other labels, and where weights of the body are missing.
+    Raises Mistake for a head trained for other labels or that the architecture has not, and where weights of the body
+    are missing.
     """
     import torch
     import transformers
@@ -44,6 +45,11 @@ def load_with(folder: Path, name: str, head: Head, seed: int, pickle: bool) -> t
 
     automatic: Any = getattr(transformers, CLASSES[head.kind])
     config = _config(folder, name, head)
+    if type(config) not in automatic._model_mapping:
+        raise Mistake(
+            f"model {name}: transformers has no {CLASSES[head.kind].removeprefix('AutoModelFor')} for the architecture "
+            f"'{config.model_type}'; choose another model"
+        )
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, report = automatic.from_pretrained(

@@ -12,6 +12,9 @@ and, where not any kind of model can learn it,
 
 * `KINDS`: those that can, of "decoder", "encoder" and "encoder-decoder";
 
+* `HEAD`, of an encoder that learns running text: what its head scores (a key of `models.heads.CLASSES`);
+* `METRIC`: what running text is measured by, where that is not the task's own;
+
 and, where it changes what the model is shown (masks, corrupted spans),
 
 * `resolve(config, tokenizer)`: a Config with what only the tokenizer knows filled in (the ids of masks and sentinels);

@@ -92,7 +92,8 @@ def open_artifact(
     if not base:
         raise Mistake(f"{folder}: does not say which model it belongs to; give a task file with `model:`")
     quantization = project.quantization if project is not None else origin.get("quantization") or None
-    model = open_model(base, precision, _task(folder, origin, project, task), quantization=quantization)
+    asked, reads = _task(folder, origin, project, task), origin.get("reads", "")
+    model = open_model(base, precision, asked, quantization=quantization, reads=reads)
     return model, *lay_on(model, folder, project, task)
 
 

@@ -19,13 +19,14 @@ from tunesmith.evaluation.reader_answers import ReaderAnswerer
 from tunesmith.models.load import context_length
 from tunesmith.prompts.budget import Cut, cut
 from tunesmith.prompts.documents import documents
+from tunesmith.prompts.passages import passages
 from tunesmith.prompts.reading import Reader
 from tunesmith.recipes._artifacts import write_json
 from tunesmith.recipes._forgetting import Restraint, restrain
 from tunesmith.recipes._objective import with_objective
 from tunesmith.recipes._race import within
 from tunesmith.recipes._rungs import Bench
-from tunesmith.recipes._work import Examples, Model, need, need_memory, open_model
+from tunesmith.recipes._work import Examples, Model, model_of, need, need_memory
 from tunesmith.tasks import _balance
 
 MEASURED_SHARE = 0.05
@@ -42,7 +43,7 @@ def open_bench(project: Project, examples: Examples, folder: Path, seconds: floa
     """
     need(examples.train, "train")
     need(examples.validation, "validation")
-    model = open_model(project.model, project.precision, project.task, project.seed, project.quantization)
+    model = model_of(project)
     need_memory(project)
     project = with_objective(project, model)
     encoded, lost = encode_training(project, model, examples.train)
@@ -114,12 +115,16 @@ def _weighted(row: Encoded, factor: float) -> Encoded:
 def _cut(project: Project, model: Model, records: Sequence[Any]) -> Cut:
     """The rows as tokens, none longer than the model's context and `max_length`. Raises Mistake when none is left."""
     module, config = project.task.module, project.task.config
-    if model.reader is not None:
-        return _labelled(project, model.reader, records)
     length = min(project.max_length, context_length(model.loaded.model.config))
     if module.RECORD is Text:
-        texts = documents(model.template, [record.text for record in records], max_length=length)
-        return Cut(tuple(row for rows in texts for row in rows), tuple(records))
+        texts = [record.text for record in records]
+        if model.reader is not None:
+            rows = passages(model.reader, texts, max_length=length, seed=project.seed)
+        else:
+            rows = documents(model.template, texts, max_length=length)
+        return Cut(tuple(row for document in rows for row in document), tuple(records))
+    if model.reader is not None:
+        return _labelled(project, model.reader, records)
     kept = cut(
         records,
         lambda record: module.conversation(record, config),

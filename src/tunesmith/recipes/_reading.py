@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.core.config import Chosen
 from tunesmith.core.errors import Mistake
+from tunesmith.core.records import Text
 from tunesmith.core.rooms import choice, names
 from tunesmith.models.heads import Head
 
@@ -17,8 +18,18 @@ WHOLE_ROWS = ("sequence", "several")
 """What tasks label that are about whole rows."""
 
 
-def head_for(name: str, task: Chosen | None) -> Head:
-    """The head that the encoder `name` needs for a task. Raises Mistake for one that wants text written."""
+def head_for(name: str, task: Chosen | None, reads: str = "") -> Head:
+    """The head that the encoder `name` needs for a task, which for running text is one that `reads` names.
+
+    Raises Mistake for a task that wants text written, and for running text without such a name.
+    """
+    if task is not None and task.module.RECORD is Text:
+        if not reads:
+            raise Mistake(
+                f"model {name}: got an encoder, which learns running text by telling what is hidden or what comes "
+                "next; expected objective mlm or nsp; type --objective mlm"
+            )
+        return Head(reads)
     if task is None or not hasattr(task.module, "HEAD"):
         readable = ", ".join(one for one in names("tasks") if hasattr(choice("tasks", one), "HEAD"))
         raise Mistake(

@@ -73,7 +73,7 @@ class Summary:
                 self.ending["test_baseline"] = _told(plain)
                 record.measured("test", plain.metrics, {"rung": "zero_shot"})
             if chosen.name != "zero_shot":
-                with laid_on(bench.model, self.folder / "artifact", self.project) as (answerer, prompting):
+                with laid_on(bench.model, self.folder / "artifact", bench.project) as (answerer, prompting):
                     answers = answerer.answer(rows, prompting, f"{chosen.name} on test")
             self.ending["test"] = _told(answers)
             record.measured("test", answers.metrics, {"rung": chosen.name})

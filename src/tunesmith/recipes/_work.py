@@ -90,15 +90,15 @@ class Model:
         from tunesmith.evaluation.reader_answers import ReaderAnswerer
 
         if self.reader is not None:
-            return ReaderAnswerer(self.prepared, self.reader, task)
+            return ReaderAnswerer(self.prepared, self.reader, task, objective)
         return Answerer(self.prepared, self.template, task, objective)
 
     def origin(self, task: Chosen) -> Origin:
         """What an artifact of this model says of where it belongs."""
         from tunesmith.methods._artifact import Origin
 
-        quantization = self.prepared.quantization or ""
-        return Origin(self.loaded.name, self.loaded.identity, self.form.hash, task.as_dict(), quantization)
+        quantization, reads = self.prepared.quantization or "", self.reader.kind if self.reader else ""
+        return Origin(self.loaded.name, self.loaded.identity, self.form.hash, task.as_dict(), quantization, reads)
 
 
 def read_source(task: Chosen, source: Source) -> Reading[Any]:
@@ -150,17 +150,24 @@ def labelled(project: Project) -> Project:
     return read_examples(project)[0] if getattr(project.task.config, "labels", None) == () else project
 
 
+def model_of(project: Project) -> Model:
+    """The project's model, made ready; an encoder with the head that its task needs, or its objective."""
+    reads = getattr(project.objective.module, "HEAD", "")
+    return open_model(project.model, project.precision, project.task, project.seed, project.quantization, reads)
+
+
 def open_model(
     name: str,
     precision: Precision = "auto",
     task: Chosen | None = None,
     seed: int = 0,
     quantization: Quantization | None = None,
+    reads: str = "",
 ) -> Model:
     """Load a model by name and make it ready for the engine; an encoder gets the head that `task` needs.
 
-    A head that the model has not is drawn from `seed`. Raises Mistake for an encoder and a task that wants text
-    written.
+    Of running text `reads` says what the head scores. A head that the model has not is drawn from `seed`. Raises
+    Mistake for an encoder and a task that wants text written.
     """
     from tunesmith.engine.prepare import prepare
     from tunesmith.methods import _head
@@ -176,7 +183,7 @@ def open_model(
         prepared = prepare(loaded.model, precision, quantization)
         form = form_of(task.module.RECORD if task else None, prepared.kind == "encoder-decoder")
         return Model(loaded, prepared, Template(loaded.tokenizer, form=form))
-    head = head_for(name, task)
+    head = head_for(name, task, reads)
     loaded = load(name, head=head, seed=derive(seed, "head"))
     _head.mark(loaded.model, loaded.made)
     return Model(loaded, prepare(loaded.model, precision, quantization), reader(loaded, head.kind, head.labels))

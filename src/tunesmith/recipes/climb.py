@@ -8,15 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.config import Project
+from tunesmith.core.config import Chosen, Project
 from tunesmith.core.errors import Mistake, nearest
 from tunesmith.core.progress import say
-from tunesmith.core.rooms import names
+from tunesmith.core.rooms import choice, names
 from tunesmith.engine.loop import Diverged
 from tunesmith.engine.memory import DoesNotFit
 from tunesmith.methods._attachment import Unsuited
 from tunesmith.recipes._bench import open_bench, read_as
 from tunesmith.recipes._outcome import load
+from tunesmith.recipes._reading import WHOLE_ROWS
 from tunesmith.recipes._record import recorded
 from tunesmith.recipes._rules import best, choose_rung, reason_to_stop, versus
 from tunesmith.recipes._rungs import PROMPT_RUNGS, Bench, NoRoom, Tried, few_shot, trained, zero_shot
@@ -47,7 +48,7 @@ def climb(project: Project) -> dict[str, Any]:
     with recorded(project, "climb", folder, examples) as record:
         bench = open_bench(project, examples, folder, summary.seconds_left())
         if bench.model.reader is not None and not project.rungs:
-            rungs = list(READING)
+            rungs = _reading_rungs(project.task)
         tried: dict[str, Tried] = {}
         for place, name in enumerate(rungs):
             reason = reason_to_stop(project, tried, summary.seconds_left())
@@ -81,6 +82,12 @@ def rungs_of(project: Project) -> list[str]:
             raise Mistake(f"rungs: there is no '{name}'; {nearest(name, known)}")
     order = {name: place for place, name in enumerate(LADDER)}
     return sorted(dict.fromkeys(wanted), key=lambda name: order.get(name, wanted.index(name) + len(LADDER)))
+
+
+def _reading_rungs(task: Chosen) -> list[str]:
+    """`READING`, without the methods that label whole rows where the task is about something else."""
+    whole = getattr(task.module, "HEAD", "") in WHOLE_ROWS
+    return [name for name in READING if whole or not getattr(choice("methods", name), "HEAD", False)]
 
 
 def _try(bench: Bench, name: str, here: Path, seconds: float, summary: Summary) -> Tried | None:

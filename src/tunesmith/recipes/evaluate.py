@@ -15,7 +15,7 @@ from tunesmith.prompts.shots import Shots
 from tunesmith.recipes import _artifacts
 from tunesmith.recipes._objective import with_objective
 from tunesmith.recipes._outcome import Outcome
-from tunesmith.recipes._work import need, need_memory, open_model, read_examples
+from tunesmith.recipes._work import model_of, need, need_memory, read_examples
 from tunesmith.store.open import open_store
 
 
@@ -44,7 +44,7 @@ def evaluate(
     rows = getattr(examples, split)[:limit]
     need(rows, split)
     with PeakMemory() as peak:
-        model = open_model(project.model, project.precision, project.task, project.seed, project.quantization)
+        model = model_of(project)
         need_memory(project)
         project = with_objective(project, model)
         if place is not None:
@@ -55,7 +55,7 @@ def evaluate(
                     f"evaluate: {project.model} has no head for {project.task.name} yet; expected a trained one; "
                     "type `tunesmith train` first and give its run as --artifact"
                 )
-            answerer, prompting = model.answerer(project.task), Prompting()
+            answerer, prompting = model.answerer(project.task, project.objective), Prompting()
         else:
             answerer = Answerer(model.prepared, model.template, project.task, project.objective)
             prompting = _prompting(answerer, project, examples.train, how, calibrate)

@@ -16,7 +16,7 @@ from tunesmith.methods._strength import at_strength
 from tunesmith.recipes import _artifacts
 from tunesmith.recipes._record import Record
 from tunesmith.recipes._strengths import FACTORS, Strength, choose_strength, verdict
-from tunesmith.recipes._work import Model, need, open_model, read_examples
+from tunesmith.recipes._work import Model, model_of, need, open_model, read_examples
 from tunesmith.store.open import open_store
 
 _CONFIG = "config.yaml"
@@ -114,7 +114,7 @@ def _config_of(run: Path) -> Path | None:
 def _opened(project: Project | None, about: Artifact) -> Model:
     """The base, as the project has it, or as the artifact says by itself."""
     if project is not None:
-        return open_model(project.model, project.precision, project.task, project.seed, project.quantization)
+        return model_of(project)
     origin = about.origin
     stored: Any = origin.quantization or None
     return open_model(origin.base, task=choose("tasks", **origin.task) if origin.task else None, quantization=stored)

@@ -17,7 +17,7 @@ from tunesmith.recipes._bench import encode_training, encode_validation
 from tunesmith.recipes._learn import learn
 from tunesmith.recipes._objective import with_objective
 from tunesmith.recipes._record import recorded
-from tunesmith.recipes._work import Examples, Model, folder_of, need, open_model, read_examples
+from tunesmith.recipes._work import Examples, Model, folder_of, model_of, need, read_examples
 
 
 def train(project: Project, *, evaluate: bool = True, has_past: bool = True) -> dict[str, Any]:
@@ -33,8 +33,10 @@ def train(project: Project, *, evaluate: bool = True, has_past: bool = True) -> 
     folder = folder_of(project)
     with recorded(project, "train", folder, examples) as record, PeakMemory() as peak:
         begun = time.monotonic()
-        model = open_model(project.model, project.precision, project.task, project.seed, project.quantization)
+        model = model_of(project)
         model = model.reading(project.method, project.task)
+        if project.task.module.RECORD is Text and model.loaded.made:
+            say(f"{project.model} has no head for {project.objective.name}: a new one, drawn from the seed, is trained")
         project = with_objective(project, model)
         encoded, cut = encode_training(project, model, examples.train)
         encoded_validation = encode_validation(project, model, examples)
