@@ -90,8 +90,8 @@ def main() -> int:
     machine = inspect(torch=True).as_dict()
     write(machine)
     found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")}
-    best = max(one["value"] or 0.0 for name, one in found.items() if name not in PROMPTS)
     plain = found["zero_shot"]["value"] if "zero_shot" in found else float("nan")
+    best = max((one["value"] or 0.0 for name, one in found.items() if name not in PROMPTS), default=plain)
     lines = table(asked.model, found).splitlines()
     return _peers.told(asked, best, plain, best / plain, "accuracy", lines, methods=found)
 
