@@ -1,10 +1,11 @@
 """What tuning forgets, and what each remedy brings and costs: three tasks, LoRA and all weights, the same steps.
 
-    .venv/bin/python benchmarks/forgetting.py [--steps 60] [--only classification] [--json]
+    .venv/bin/python benchmarks/forgetting.py [--steps 40] [--only classification] [--json]
 
 Each run has a process of its own and takes the same steps at the same learning rate, so only the remedy differs.
-Results are kept in build/forgetting and written as a table into docs/forgetting.md. `ours` is the mean KL from the base
-with `forgetting: {kl: 0.3}`, `peer` without, over tasks and methods; `ratio` above 1: so much less is forgotten.
+Results are kept in build/forgetting (what is there is not run again without `--again`) and written as a table into
+docs/forgetting.md. `ours` is the mean KL from the base with `forgetting: {kl: 0.3}`, `peer` without, over tasks and
+methods; `ratio` above 1: so much less is forgotten.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def main() -> int:
     """Run what was asked for, write the page, print the table."""
     parser = _peers.parser(__doc__)
     parser.add_argument("--only", default="", help="names of tasks, with commas between")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--again", action="store_true", help="measure what is kept as well")
     asked = parser.parse_args()
     if asked.ours:
         return _peers.as_child(asked, train)
@@ -74,6 +76,8 @@ def main() -> int:
             for task in wanted:
                 for remedy, section in REMEDIES.items():
                     name = f"{task},{method},{remedy}"
+                    if (KEPT / f"{name}.json").exists() and not asked.again:
+                        continue
                     keys = {
                         **known[task][1],
                         "model": _peers.MODEL,
