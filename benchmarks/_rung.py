@@ -37,7 +37,7 @@ def measured(task: dict[str, Any], rung: str, *, seconds: float, rows: int) -> d
 
 def _measure(given: dict[str, Any], folder: Path) -> dict[str, Any]:
     from tunesmith.core.config import resolve
-    from tunesmith.recipes._bench import open_bench
+    from tunesmith.recipes._bench import open_bench, read_as
     from tunesmith.recipes._rungs import few_shot, trained, zero_shot
     from tunesmith.recipes._work import read_examples
 
@@ -51,7 +51,7 @@ def _measure(given: dict[str, Any], folder: Path) -> dict[str, Any]:
         tried = zero_shot(bench, folder / rung) if rung == "zero_shot" else few_shot(bench, folder / rung, seconds)
     else:
         bench.validation, bench.seconds_per_query, bench.forgetting_seconds = rows, 0.0, 0.0  # learning time alone
-        tried = trained(bench, rung, folder / rung, seconds)
+        tried = trained(read_as(bench, rung), rung, folder / rung, seconds)
     return asdict(tried.outcome)
 
 

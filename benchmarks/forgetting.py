@@ -63,13 +63,14 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names of tasks, with commas between")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--again", action="store_true", help="measure what is kept as well")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the page of what is kept")
     asked = parser.parse_args()
     if asked.ours:
         return _peers.as_child(asked, train)
     _peers.need_data(_peers.DIALOGS)
     environment.prepare()
     KEPT.mkdir(parents=True, exist_ok=True)
-    wanted = asked.only.split(",") if asked.only else TASKS
+    wanted = () if asked.page else asked.only.split(",") if asked.only else TASKS
     with tempfile.TemporaryDirectory() as place:
         known = tasks.tasks(Path(place))
         for method, rate in RATES.items():

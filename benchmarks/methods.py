@@ -31,7 +31,7 @@ def line(name: str, one: dict[str, Any]) -> str:
 
     if one["value"] is None:
         return f"| {name} | {one['reason']} | | | | | |"
-    share = "–" if not one["trainable_parameters"] else f"{100 * one['share']:.2g} %"
+    share = "–" if not one["share"] else f"{100 * one['share']:.2g} %" if one["share"] < 0.5 else "all"
     kl = "–" if one["forgetting_kl"] is None else f"{one['forgetting_kl']:.2f}"
     quality = f"{one['value']:.3f} ({one['low']:.3f}–{one['high']:.3f})"
     return (
@@ -73,18 +73,20 @@ def main() -> int:
     parser.add_argument("--model", default=_peers.MODEL)
     parser.add_argument("--only", default="", help="names of methods, with commas between")
     parser.add_argument("--seconds", type=float, default=60.0, help="to learn, racing over learning rates included")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the page of what is kept")
     asked = parser.parse_args()
     _peers.need_data(Path(_rung.SST2["data"]["train"]))
     folder = KEPT / asked.model
     folder.mkdir(parents=True, exist_ok=True)
-    totals = {one["name"]: one["total"] for one in methods(asked.model)}
-    for name in asked.only.split(",") if asked.only else [*PROMPTS, *names("methods")]:
+    total = max(one["total"] or 1 for one in methods(asked.model))
+    wanted = asked.only.split(",") if asked.only else [*PROMPTS, *names("methods")]
+    for name in () if asked.page else wanted:
         try:
             one = _rung.measured({"model": asked.model, **_rung.SST2}, name, seconds=asked.seconds, rows=ROWS)
         except SystemExit as failed:
             print(f"{name}: {failed}"[-600:], file=sys.stderr)
             continue
-        one |= {"given_seconds": asked.seconds, "share": one["trainable_parameters"] / (totals.get(name) or 1)}
+        one |= {"given_seconds": asked.seconds, "share": one["trainable_parameters"] / total}
         (folder / f"{name}.json").write_text(json.dumps(one), encoding="utf-8")
         print(line(name, one), file=sys.stderr, flush=True)
     machine = inspect(torch=True).as_dict()

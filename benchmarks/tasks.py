@@ -127,12 +127,13 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names of tasks, with commas between")
     parser.add_argument("--method", default="lora")
     parser.add_argument("--seconds", type=float, default=150.0, help="to learn, racing over learning rates included")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the page of what is kept")
     asked = parser.parse_args()
     _peers.need_data(_peers.DIALOGS)
     KEPT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         for name, (told, task, rows) in tasks(Path(place)).items():
-            if asked.only and name not in asked.only.split(","):
+            if asked.page or (asked.only and name not in asked.only.split(",")):
                 continue
             given = {"model": _peers.MODEL, **task}
             sides = {

@@ -134,3 +134,5 @@ def test_a_weight_that_changed_is_rounded_anew() -> None:
     assert eighths.of(weight)[0] is first[0]
     weight.mul_(3)
     assert eighths.of(weight)[1].tolist() == pytest.approx([3 / 127] * 2)
+    with torch.inference_mode():
+        assert eighths.of(torch.full((2, 4), 2.0))[1].tolist() == pytest.approx([2 / 127] * 2)

@@ -24,10 +24,15 @@ class Eighths:
     def of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """`weight [out, in]` as int8 and its scales `[out]`, made anew when the weight has changed since."""
         kept = self._made.get(weight.data_ptr())
-        if kept is None or kept[0].shape != weight.shape or kept[1] != weight._version:
+        if kept is None or kept[0].shape != weight.shape or kept[1] != _changes(weight):
             # The weight itself is kept along: while it lives nothing else can lie at its place.
-            kept = self._made[weight.data_ptr()] = (weight, weight._version, *rounded(weight, weight.dtype))
+            kept = self._made[weight.data_ptr()] = (weight, _changes(weight), *rounded(weight, weight.dtype))
         return kept[2], kept[3]
+
+
+def _changes(weight: Tensor) -> int:
+    """How often a weight was written to; one made in inference mode is not counted, and not written to any more."""
+    return 0 if weight.is_inference() else weight._version
 
 
 def multiply(x: Tensor, rounded: Tensor, scales: Tensor) -> Tensor:

@@ -263,10 +263,13 @@ def fit(
     """
     head, module = head_of(job.prepared.model), job.project.method.module
     if head is not None:
-        states = remember(job.prepared, head, [*job.rows, *job.validation], job.identity)
+        # Apart: a race compares on fewer validation rows, and the training rows' states are to be found again after it.
+        states = remember(job.prepared, head, job.rows, job.identity)
+        if job.validation:
+            remember(job.prepared, head, job.validation, job.identity)
         if hasattr(module, "solve"):
             begun = time.monotonic()
-            solve(job.prepared, module, job.rows, states[: len(job.rows)], job.project.seed)
+            solve(job.prepared, module, job.rows, states, job.project.seed)
             loss = job.validation_loss() if job.validation else math.inf
             return Fit(seconds=time.monotonic() - begun, best_loss=loss, receipt=job.receipt())
     with _put_aside(job) as (good, best):

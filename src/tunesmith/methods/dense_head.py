@@ -32,7 +32,7 @@ class Config(Section):
 
     layers: list[int] = Field([256], description="widths of the dense layers")
     pooling: Pooling = Field("mean", description="what stands for a row: mean, last or first token's states")
-    layer: int = Field(-2, description="after which layer states are taken: from 1, or back from -1, the last")
+    layer: int = Field(-1, description="after which layer states are taken: from 1, or back from -1, the last, normed")
 
 
 def attach(model: nn.Module, config: Config) -> None:

@@ -17,7 +17,7 @@ def with_objective(project: Project, model: Model) -> Project:
     kinds = getattr(objective.module, "KINDS", (kind,))
     if kind not in kinds:
         raise Mistake(
-            f"objective: {objective.name} is for an {' or '.join(kinds)}; {project.model} is an {kind}; "
+            f"objective: {objective.name} is for {' or '.join(f'{one}s' for one in kinds)}; got {project.model} ({kind}); "
             "type --objective sft, or choose another model"
         )
     if hasattr(objective.module, "HEAD") and project.task.module.RECORD is not Text:
