@@ -16,8 +16,9 @@ def with_objective(project: Project, model: Model) -> Project:
     objective, kind = project.objective, model.prepared.kind
     kinds = getattr(objective.module, "KINDS", (kind,))
     if kind not in kinds:
+        wanted = " or ".join(f"{one}s" for one in kinds)
         raise Mistake(
-            f"objective: {objective.name} is for {' or '.join(f'{one}s' for one in kinds)}; got {project.model} ({kind}); "
+            f"objective: {objective.name} is for {wanted}; got {project.model} ({kind}); "
             "type --objective sft, or choose another model"
         )
     if hasattr(objective.module, "HEAD") and project.task.module.RECORD is not Text:
