@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ def test_telemetry_is_off_and_a_persons_setting_wins(bare: pytest.MonkeyPatch) -
     environment.prepare()
     assert os.environ["DO_NOT_TRACK"] == os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
     assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+    assert not any(logging.getLogger(name).isEnabledFor(logging.WARNING) for name in environment.NOISY)
 
 
 @pytest.mark.parametrize(

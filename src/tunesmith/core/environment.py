@@ -8,6 +8,7 @@ where the machine is idle at the start, and not at all where others have worked 
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+NOISY = ("bitsandbytes.backends.cpu.ops",)
+"""Loggers that warn on import of what nobody asked for: bitsandbytes, of an optional package of kernels."""
 SPIN_TURNS = 2000
 _LOOK_SECONDS = 0.06
 _BUSY_CORES = 0.3
@@ -28,6 +31,8 @@ def prepare() -> None:
     """Set what is not set yet; call it before torch or transformers are imported. A person's own setting wins."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
         # Busy now and for the last minute: what works for a moment only must not slow down a run of hours.
         minute = os.getloadavg()[0] if hasattr(os, "getloadavg") else 1.0

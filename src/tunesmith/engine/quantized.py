@@ -11,7 +11,6 @@ it, in the backward pass it is made again.
 
 from __future__ import annotations
 
-import logging
 from copy import copy
 from importlib import import_module
 from typing import Any
@@ -140,8 +139,6 @@ def _in_4_bits(weight: Tensor, kind: str) -> tuple[Tensor, Any]:
 
 
 def _bitsandbytes(kind: str) -> Any:
-    # Without its optional package of kernels it warns on import, where a person asked for nothing of the kind.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         return import_module("bitsandbytes.functional")
     except ImportError:
