@@ -125,6 +125,18 @@ def test_states_are_computed_once_and_kept_on_disk(toy_llama: Any, monkeypatch: 
     assert torch.equal(pooling.pooled(prepared, pack_whole(ROWS[2:]), second), found[2:])
 
 
+def test_states_of_a_base_stored_otherwise_are_others(toy_model: Callable[..., Any]) -> None:
+    found = []
+    for quantization in (None, "int8"):
+        model = toy_model("llama").requires_grad_(False)
+        prepared = prepare(model, "float32", quantization)
+        features.attach(model, features.Config())
+        head = head_of(model)
+        assert head is not None
+        found.append(pooling.remember(prepared, ROWS, head, "one identity, stored in two ways"))
+    assert not torch.equal(*found)
+
+
 def test_a_layer_without_width_is_told(toy_llama: Any) -> None:
     with pytest.raises(Mistake, match=r"method\.layers: got \[8, 0\]; expected widths of 1 at least"):
         dense_head.attach(toy_llama, dense_head.Config(layers=[8, 0]))
