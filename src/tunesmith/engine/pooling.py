@@ -41,7 +41,8 @@ def pooled(prepared: Prepared, batch: PackedBatch, head: LabelHead) -> Tensor:
 
 def remember(prepared: Prepared, rows: Sequence[Encoded], head: LabelHead, identity: str) -> Tensor:
     """The vectors of `rows`, `[rows, hidden]` on the CPU; kept on disk for a model that is known (`identity`)."""
-    digest = hashlib.sha256(repr((identity, str(prepared.dtype), prepared.quantization, head.pooling, head.layer)).encode())
+    known_by = (identity, str(prepared.dtype), prepared.quantization, head.pooling, head.layer)
+    digest = hashlib.sha256(repr(known_by).encode())
     for row in rows:
         digest.update(repr((row.ids, row.second)).encode())
     kept = cache_home() / "states" / f"{digest.hexdigest()[:24]}.safetensors"
