@@ -19,7 +19,7 @@ from tunesmith.engine.attention import decode
 from tunesmith.engine.cache import Cache
 from tunesmith.engine.layer import window_of
 from tunesmith.engine.prepare import Prepared
-from tunesmith.engine.products import Fixed, fixed
+from tunesmith.engine.products import Fixed, fixed, is_silu
 from tunesmith.engine.tiles import Context
 
 
@@ -89,7 +89,7 @@ def decoder_of(prepared: Prepared) -> Decoder | None:
             made(mlp.gate_proj, mlp.up_proj),
             made(mlp.down_proj),
         ]
-        if not isinstance(mlp.act_fn, torch.nn.SiLU) and type(mlp.act_fn).__name__ != "SiLUActivation":
+        if not is_silu(mlp.act_fn):
             return None
         layers.append((own, *found))
     head = made(prepared.head)

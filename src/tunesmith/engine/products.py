@@ -104,7 +104,7 @@ def onto(residual: Tensor, x: Tensor, layer: Any) -> Tensor:
 
 def gated(x: Tensor, gate: Any, up: Any, act: Any) -> Tensor:
     """``act(gate(x)) * up(x)`` of `x [tokens, in]`, at the precision of products (SwiGLU, arXiv 2002.05202, eq. 5)."""
-    found = _product([gate, up]) if _is_silu(act) else None
+    found = _product([gate, up]) if is_silu(act) else None
     if found is None or any(_plain(layer).bias is not None for layer in (gate, up)):
         wide = x.float()
         return torch.mul(act(gate(wide)), up(wide)).to(x.dtype)
@@ -155,6 +155,11 @@ def fixed(eighths: eighth.Eighths | None, *layers: Any) -> Fixed | None:
     down, up = (beside.down.T.contiguous(), beside.up.T.contiguous()) if beside else (None, beside.up)
     rounded = eighths.of(product.weight) if eighths is not None and product.weight is not None else None
     return Fixed(product, _bias(product, layers), down, up, rounded)
+
+
+def is_silu(act: nn.Module) -> bool:
+    """Whether an activation is ``x sigmoid(x)``: torch's or the one of transformers."""
+    return type(act).__name__ in {"SiLU", "SiLUActivation"}
 
 
 def join(layers: Sequence[Any]) -> None:
@@ -230,10 +235,6 @@ def _joined(weights: Sequence[Tensor]) -> Tensor | None:
             return None
     width = weights[0].shape[1]
     return weights[0].detach().as_strided((sum(map(len, weights)), width), (width, 1))
-
-
-def _is_silu(act: nn.Module) -> bool:
-    return type(act).__name__ in {"SiLU", "SiLUActivation"}
 
 
 def _blocks(rows: int) -> Iterator[slice]:
