@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,17 +112,17 @@ def test_a_layer_that_is_not_there_is_told(toy_llama: Any) -> None:
 
 
 def test_states_are_computed_once_and_kept_on_disk(toy_llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared = prepare(toy_llama, "float32")
+    prepared = replace(prepare(toy_llama, "float32"), identity="toy identity")
     features.attach(toy_llama, features.Config())
     first = head_of(toy_llama)
     assert first is not None
-    found = pooling.remember(prepared, ROWS, first, "toy identity")
+    found = pooling.remember(prepared, ROWS, first)
     features.detach(toy_llama)
     features.attach(toy_llama, features.Config())
     second = head_of(toy_llama)
     assert second is not None
     monkeypatch.setattr(pooling, "_computed", lambda *_: pytest.fail("computed again"))
-    assert torch.equal(pooling.remember(prepared, ROWS, second, "toy identity"), found)
+    assert torch.equal(pooling.remember(prepared, ROWS, second), found)
     assert torch.equal(pooling.pooled(prepared, pack_whole(ROWS[2:]), second), found[2:])
 
 
@@ -129,11 +130,11 @@ def test_states_of_a_base_stored_otherwise_are_others(toy_model: Callable[..., A
     found = []
     for quantization in (None, "int8"):
         model = toy_model("llama").requires_grad_(False)
-        prepared = prepare(model, "float32", quantization)
+        prepared = replace(prepare(model, "float32", quantization), identity="one identity, stored in two ways")
         features.attach(model, features.Config())
         head = head_of(model)
         assert head is not None
-        found.append(pooling.remember(prepared, ROWS, head, "one identity, stored in two ways"))
+        found.append(pooling.remember(prepared, ROWS, head))
     assert not torch.equal(*found)
 
 

@@ -119,9 +119,7 @@ def test_the_choice_is_written_down_and_not_made_again(run: Callable[..., Any]) 
 
 def test_what_a_frozen_body_makes_of_the_rows_is_kept_from_racer_to_racer(toy_task: ToyTask) -> None:
     """A job that does not know its model reads all rows anew: a race of seven runs took eight times its share."""
-    loaded = SimpleNamespace(identity="of the model")
-    bench: Any = SimpleNamespace(
-        model=SimpleNamespace(prepared=None, loaded=loaded), encoded=[object()], encoded_validation=[]
-    )
+    prepared = SimpleNamespace(identity="of the model")
+    bench: Any = SimpleNamespace(model=SimpleNamespace(prepared=prepared), encoded=[object()], encoded_validation=[])
     runner = _race._Runner(bench, tunesmith.load(toy_task()), [])
-    assert runner._job((), 3, 1e-3).identity == "of the model"
+    assert runner._job((), 3, 1e-3).prepared.identity == "of the model"

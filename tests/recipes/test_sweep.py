@@ -11,6 +11,7 @@ import pytest
 
 from tunesmith.core.config import load_project, resolve
 from tunesmith.core.errors import Mistake
+from tunesmith.engine import pooling
 from tunesmith.recipes import _study, _trial
 from tunesmith.recipes._space import space, usual_values
 from tunesmith.recipes.sweep import sweep
@@ -85,6 +86,16 @@ def test_a_trial_that_is_worse_is_ended_early(toy_task: Any) -> None:
     assert all(trial["values"] == first["values"] for trial in again)
     assert later
     assert all(trial["state"] == "pruned" and trial["validations"] == 1 for trial in later)
+
+
+def test_a_frozen_body_reads_the_rows_once_for_all_trials(
+    toy_task: Any, toy_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = _project(toy_task, model=str(toy_encoder_folder), method="dense_head", sweep={"learning_rate": [1e-3, 2e-2]})
+    sweep(task, trials=1, minutes=5)
+    monkeypatch.setattr(pooling, "_all", lambda *_: pytest.fail("read again"))
+    _, second = sweep(task, trials=2, minutes=5)["trials"]
+    assert second["validations"]  # it was trained, not copied
 
 
 def test_an_interrupted_trial_is_begun_anew(toy_task: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,6 @@ class Job:
     `metrics.jsonl` and checkpoints are kept, from which the same job goes on bit for bit; without, nothing is written.
     `seconds` is a deadline: the run stops in good order when it has passed. `penalties` pull beside the objective;
     `gate` is asked at every validation, and a run that it finds outside ends with the best weights that were inside.
-    `identity` is the model's: by it what a frozen body makes of the rows is kept between runs.
     """
 
     prepared: Prepared
@@ -77,7 +76,6 @@ class Job:
     description: str = "train"
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
     gate: Callable[[], Reading] | None = None
-    identity: str = ""
     _orders: dict[int, list[int]] = field(default_factory=dict)
 
     @cached_property
@@ -264,9 +262,9 @@ def fit(
     head, module = head_of(job.prepared.model), job.project.method.module
     if head is not None:
         # Apart: a race compares on fewer validation rows, and the training rows' states are to be found again after it.
-        states = remember(job.prepared, head, job.rows, job.identity)
+        states = remember(job.prepared, head, job.rows)
         if job.validation:
-            remember(job.prepared, head, job.validation, job.identity)
+            remember(job.prepared, head, job.validation)
         if hasattr(module, "solve"):
             begun = time.monotonic()
             solve(job.prepared, module, job.rows, states, job.project.seed)

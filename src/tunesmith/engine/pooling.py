@@ -39,15 +39,15 @@ def pooled(prepared: Prepared, batch: PackedBatch, head: LabelHead) -> Tensor:
     return torch.stack([head.states[key] for key in keys]).to(prepared.device)
 
 
-def remember(prepared: Prepared, rows: Sequence[Encoded], head: LabelHead, identity: str) -> Tensor:
-    """The vectors of `rows`, `[rows, hidden]` on the CPU; kept on disk for a model that is known (`identity`)."""
-    known_by = (identity, str(prepared.dtype), prepared.quantization, head.pooling, head.layer)
+def remember(prepared: Prepared, rows: Sequence[Encoded], head: LabelHead) -> Tensor:
+    """The vectors of `rows`, `[rows, hidden]` on the CPU; kept on disk for a model with an identity."""
+    known_by = (prepared.identity, str(prepared.dtype), prepared.quantization, head.pooling, head.layer)
     digest = hashlib.sha256(repr(known_by).encode())
     for row in rows:
         digest.update(repr((row.ids, row.second)).encode())
     kept = cache_home() / "states" / f"{digest.hexdigest()[:24]}.safetensors"
-    found = load_file(kept)["states"] if identity and kept.is_file() else _all(prepared, rows, head)
-    if identity and not kept.is_file():
+    found = load_file(kept)["states"] if prepared.identity and kept.is_file() else _all(prepared, rows, head)
+    if prepared.identity and not kept.is_file():
         atomic_write(kept, save({"states": found}), remedy="set TUNESMITH_HOME to a folder with room")
     head.states.update(((row.ids, vector) for row, vector in zip(rows, found, strict=True)))
     return found

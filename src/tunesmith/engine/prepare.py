@@ -27,6 +27,8 @@ class Prepared:
     `kind` is how it reads: a decoder goes on from what it was given, an encoder-decoder answers a source it has read,
     an encoder has a head that labels what it read. `eighths` are its weights in 8 bits, for decoding few rows, where
     that was asked for. `quantization` is what the linear layers are stored in, where that is less than `dtype`.
+    `identity` is the hash of the weights' content: by it what a frozen body makes of rows is kept between runs; without
+    one nothing is kept.
     """
 
     model: Any
@@ -37,6 +39,7 @@ class Prepared:
     kind: Kind = "decoder"
     eighths: Eighths | None = None
     quantization: Quantization | None = None
+    identity: str = ""
 
     @property
     def head(self) -> Any:

@@ -15,11 +15,11 @@ from tunesmith.engine.prepare import Prepared
 from tunesmith.methods._label_head import LabelHead
 
 
-def remember(prepared: Prepared, head: LabelHead, rows: Sequence[Encoded], identity: str) -> torch.Tensor:
+def remember(prepared: Prepared, head: LabelHead, rows: Sequence[Encoded]) -> torch.Tensor:
     """The pooled states of rows, which the head looks up from now on. Raises Mistake for rows that are not labelled."""
     if not all(row.labels for row in rows):
         raise Mistake("method: this one labels whole rows; got rows to be continued; type --method.name lora")
-    return pooling.remember(prepared, rows, head, identity)
+    return pooling.remember(prepared, rows, head)
 
 
 def solve(prepared: Prepared, method: ModuleType, rows: Sequence[Encoded], states: torch.Tensor, seed: int) -> None:

@@ -68,7 +68,6 @@ def learn(
         description=method.name,
         penalties=restraint.penalties(prefix),
         gate=restraint.gate(prefix),
-        identity=model.loaded.identity,
     )
     receipt = {**job.receipt(), **told, "replayed_rows": len(restraint.rows), "template": model.form.hash}
     _artifacts.write_json(folder / "receipt.json", receipt)

@@ -136,7 +136,6 @@ class _Runner:
             prefix,
             steps=steps,
             description=f"{self.project.method.name}: trying {rate:.2g}",
-            identity=self.bench.model.loaded.identity,
         )
 
 

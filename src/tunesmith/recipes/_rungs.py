@@ -152,7 +152,6 @@ def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
                 seconds=left,
                 description=name,
                 penalties=bench.restraint.penalties(prefix),
-                identity=bench.model.loaded.identity,
             )
             done = fit(job)
             _tell(outcome, done, bench, time.monotonic() - begun)

@@ -180,13 +180,14 @@ def open_model(
 
     if kind_of(read_config(fetch(name))) != "encoder":
         loaded = load(name)
-        prepared = prepare(loaded.model, precision, quantization)
+        prepared = replace(prepare(loaded.model, precision, quantization), identity=loaded.identity)
         form = form_of(task.module.RECORD if task else None, prepared.kind == "encoder-decoder")
         return Model(loaded, prepared, Template(loaded.tokenizer, form=form))
     head = head_for(name, task, reads)
     loaded = load(name, head=head, seed=derive(seed, "head"))
     _head.mark(loaded.model, loaded.made)
-    return Model(loaded, prepare(loaded.model, precision, quantization), reader(loaded, head.kind, head.labels))
+    prepared = replace(prepare(loaded.model, precision, quantization), identity=loaded.identity)
+    return Model(loaded, prepared, reader(loaded, head.kind, head.labels))
 
 
 def need_memory(project: Project) -> None:
