@@ -88,10 +88,12 @@ def test_a_trial_that_is_worse_is_ended_early(toy_task: Any) -> None:
     assert all(trial["state"] == "pruned" and trial["validations"] == 1 for trial in later)
 
 
+@pytest.mark.parametrize("model", ["toy_folder", "toy_encoder_folder"])
 def test_a_frozen_body_reads_the_rows_once_for_all_trials(
-    toy_task: Any, toy_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+    toy_task: Any, model: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = _project(toy_task, model=str(toy_encoder_folder), method="dense_head", sweep={"learning_rate": [1e-3, 2e-2]})
+    place, search = str(request.getfixturevalue(model)), {"learning_rate": [1e-3, 2e-2]}
+    task = _project(toy_task, model=place, method="dense_head", sweep=search)
     sweep(task, trials=1, minutes=5)
     monkeypatch.setattr(pooling, "_all", lambda *_: pytest.fail("read again"))
     _, second = sweep(task, trials=2, minutes=5)["trials"]

@@ -34,12 +34,12 @@ class _TimeIsUp(Exception):
 
 def open_bench(project: Project, examples: Examples, objectives: Sequence[str]) -> Bench:
     """The model and the rows that every trial begins with."""
-    model = model_of(project)
+    model = model_of(project).reading(project.method, project.task)
     project = with_objective(project, model)
     encoded, cut = encode_training(project, model, examples.train)
     forgets = "forgetting" in objectives
     if forgets and model.reader is not None:
-        raise Mistake("objectives: forgetting is KL, which an encoder has not; type --objectives quality,seconds")
+        raise Mistake("objectives: forgetting is KL, which what reads rows has not; type --objectives quality,seconds")
     base = remember(model.prepared, model.template) if forgets else None
     restraint = restrain(project, model, len(encoded), base)
     validation = encode_validation(project, model, examples)
