@@ -97,6 +97,13 @@ def need_data(*paths: Path) -> None:
             raise SystemExit(f"{path}: not here; this benchmark reads the shared data folder")
 
 
+def write_page(page: Path, script: Path, text: str) -> None:
+    """Put `text` between the marks of `script` in a page of the docs; the words around them are a person's."""
+    begin, end = f"<!-- benchmarks/{script.name} writes from here -->\n", "<!-- to here -->\n"
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    page.write_text(f"{before}{begin}\n{text}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+
+
 def told(
     asked: argparse.Namespace, ours: float, peer: float, ratio: float, unit: str, lines: Sequence[str], **more: Any
 ) -> int:

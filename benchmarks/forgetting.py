@@ -23,7 +23,6 @@ from tunesmith.core import environment
 
 KEPT = _peers.HERE.parent / "build" / "forgetting"
 PAGE = _peers.HERE.parent / "docs" / "forgetting.md"
-BEGIN, END = "<!-- benchmarks/forgetting.py writes from here -->\n", "<!-- to here -->\n"
 TASKS = ("classification", "ner", "summarization")
 RATES = {"lora": 5e-4, "full": 5e-5}
 REMEDIES: dict[str, dict[str, Any]] = {
@@ -95,8 +94,7 @@ def main() -> int:
     found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(KEPT.glob("*.json"))}
     head = "| task | trained | remedy | quality | forgot (KL) | bits per byte | training |\n" + "|---" * 7 + "|"
     table = "\n".join([head, *(line(name, one) for name, one in found.items())])
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    _peers.write_page(PAGE, Path(__file__), table)
     held, plain = (
         [one["forgetting_kl"] for name, one in found.items() if name.endswith(ending)] for ending in ("kl 0.3", "none")
     )

@@ -21,7 +21,6 @@ import _rung
 ROWS = 872
 KEPT = _peers.HERE.parent / "build" / "methods"
 PAGE = _peers.HERE.parent / "docs" / "methods.md"
-BEGIN, END = "<!-- benchmarks/methods.py writes from here -->\n", "<!-- to here -->\n"
 PROMPTS = ("zero_shot", "few_shot")
 
 
@@ -50,7 +49,7 @@ def table(model: str, found: dict[str, dict[str, Any]]) -> str:
 
 
 def write(machine: dict[str, Any]) -> None:
-    """Put every table that is kept between the page's marks; the words around them are a person's."""
+    """Put every table that is kept into the page, with where and when it was measured."""
     parts = []
     for folder in sorted(KEPT.iterdir()):
         found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
@@ -58,9 +57,7 @@ def write(machine: dict[str, Any]) -> None:
             parts.append(table(folder.name, found))
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     where = f"{machine['processor']}, {machine['cores']} cores; {versions}; {datetime.date.today().isoformat()}."
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(before + BEGIN + "\n" + "\n\n".join([*parts, where]) + "\n\n" + END + after, encoding="utf-8")
+    _peers.write_page(PAGE, Path(__file__), "\n\n".join([*parts, where]))
 
 
 def main() -> int:

@@ -21,7 +21,6 @@ import _rung
 DATA = _peers.DATA
 KEPT = _peers.HERE.parent / "build" / "tasks"
 PAGE = _peers.HERE.parent / "docs" / "tasks.md"
-BEGIN, END = "<!-- benchmarks/tasks.py writes from here -->\n", "<!-- to here -->\n"
 
 
 def tasks(place: Path) -> dict[str, tuple[str, dict[str, Any], int]]:
@@ -148,8 +147,7 @@ def main() -> int:
         "| task | data | measured by | asked plainly | tuned | learned in | memory | forgot (KL) |\n" + "|---" * 8 + "|"
     )
     table = "\n".join([head, *(line(name, one) for name, one in found.items())])
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    _peers.write_page(PAGE, Path(__file__), table)
     shares = [one for one in found.values() if one["tuned"]["metric"] != "perplexity"]
     ours, plain = (sum(one[side]["value"] for one in shares) / len(shares) for side in ("tuned", "plain"))
     return _peers.told(asked, ours, plain, ours / plain, "mean metric", table.splitlines(), tasks=found)
