@@ -14,8 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from tunesmith.core.errors import Mistake
-from tunesmith.methods import _attachment, _peft_settings, prompt_tuning
+from tunesmith.methods import _attachment, _soft_prompt, prompt_tuning
 from tunesmith.methods.prompt_tuning import resolve as resolve
 
 FAMILY = "additive"
@@ -27,7 +26,6 @@ PEFT_TYPE: str | None = "P_TUNING"
 WHOLE = False
 
 _NAME = "p_tuning"
-_KEY = "prompt_embeddings"
 
 
 class Config(prompt_tuning.Config):
@@ -125,14 +123,14 @@ def state(model: nn.Module) -> dict[str, Tensor]:
     """The trained vectors and the encoder's weights by name; without an encoder ``prompt_embeddings`` alone."""
     layer = _layer(model)
     if layer.encoder is None:
-        return {_KEY: layer.start.detach()}
+        return {_soft_prompt.KEY: layer.start.detach()}
     weights = {f"encoder.{name}": weight.detach() for name, weight in layer.encoder.named_parameters()}
     return {"start": layer.start.detach(), **weights}
 
 
 def written(model: nn.Module, config: Config) -> tuple[Config, dict[str, Tensor]]:
     """What goes to disk: the virtual tokens `[num_virtual_tokens, hidden]` under PEFT's ``prompt_embeddings``."""
-    return config, {_KEY: _layer(model).virtual.detach()}
+    return config, {_soft_prompt.KEY: _layer(model).virtual.detach()}
 
 
 def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -141,8 +139,8 @@ def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     Raises Mistake unless names and shapes fit exactly.
     """
     layer = _layer(model)
-    if _KEY in weights:
-        _attachment.copy_into({_KEY: layer.start.detach()}, weights, _NAME)
+    if _soft_prompt.KEY in weights:
+        _attachment.copy_into({_soft_prompt.KEY: layer.start.detach()}, weights, _NAME)
         layer.encoder = None
     else:
         _attachment.copy_into(state(model), weights, _NAME)
@@ -151,20 +149,14 @@ def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def prefix_tokens(model: nn.Module) -> tuple[int, ...]:
     """The ids of the virtual tokens; every batch puts them before every sequence."""
     layer = _layer(model)
-    rows = layer.base.num_embeddings
-    return tuple(range(rows, rows + len(layer.start)))
+    return _soft_prompt.ids(layer.base, len(layer.start))
 
 
 def to_peft(model: nn.Module, config: Config) -> dict[str, Any]:
     """This method's part of `adapter_config.json`."""
     tokens, width = _layer(model).start.shape
-    shape: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]  # of transformers' models
     return {
-        "num_virtual_tokens": tokens,
-        "token_dim": width,
-        "num_transformer_submodules": 1,
-        "num_attention_heads": shape.num_attention_heads,
-        "num_layers": shape.num_hidden_layers,
+        **_soft_prompt.settings_for(model, tokens, width),
         "encoder_reparameterization_type": config.encoder_reparameterization_type,
         "encoder_hidden_size": config.encoder_hidden_size or width,
         "encoder_num_layers": config.encoder_num_layers,
@@ -174,19 +166,12 @@ def to_peft(model: nn.Module, config: Config) -> dict[str, Any]:
 
 def from_peft(settings: Mapping[str, Any], names: Collection[str]) -> Config:
     """A Config for a soft prompt that PEFT wrote. Raises Mistake for what is not understood here."""
-    _peft_settings.refuse_unknown(settings, _UNDERSTOOD, _NAME)
-    if settings.get("num_transformer_submodules") not in (None, 1):
-        raise Mistake("p_tuning: num_transformer_submodules is not 1; expected the soft prompt of a causal model")
-    if _KEY not in names:
-        raise Mistake(f"p_tuning: the adapter's file holds no {_KEY}; expected a soft prompt of peft")
+    _soft_prompt.check(settings, names, _NAME, _OWN)
     encoder = {key: settings[key] for key in Config.model_fields if key.startswith("encoder") and key in settings}
     return Config(num_virtual_tokens=settings["num_virtual_tokens"], init="vocabulary", **encoder)
 
 
-_UNDERSTOOD = frozenset({
-    "num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers",
-    "encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout",
-})  # fmt: skip
+_OWN = ("encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout")
 
 
 def _layer(model: nn.Module) -> SpokenTokens:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.core.errors import Mistake
-from tunesmith.methods import _attachment, _peft_settings, _targets, prompt_tuning
+from tunesmith.methods import _attachment, _soft_prompt, _targets, prompt_tuning
 from tunesmith.methods.prompt_tuning import resolve as resolve
 
 FAMILY = "additive"
@@ -32,7 +32,6 @@ MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3",
 """Kinds of models (`model_type`) whose attention was looked through: keys and values can be replaced exactly."""
 
 _NAME = "prefix"
-_KEY = "prompt_embeddings"
 _FUSED = ("qkv_proj", "c_attn")
 _NOISE = 0.02
 
@@ -172,7 +171,7 @@ def detach(model: nn.Module) -> None:
 
 def state(model: nn.Module) -> dict[str, Tensor]:
     """Keys and values `[num_virtual_tokens, layers · 2 · width]` under PEFT's name, ``prompt_embeddings``."""
-    return {_KEY: _layer(model).prompt_embeddings.detach()}
+    return {_soft_prompt.KEY: _layer(model).prompt_embeddings.detach()}
 
 
 def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -183,8 +182,7 @@ def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def prefix_tokens(model: nn.Module) -> tuple[int, ...]:
     """The ids of the virtual tokens; every batch puts them before every sequence."""
     layer = _layer(model)
-    rows = layer.base.num_embeddings
-    return tuple(range(rows, rows + len(layer.prompt_embeddings)))
+    return _soft_prompt.ids(layer.base, len(layer.prompt_embeddings))
 
 
 def to_peft(model: nn.Module, config: Config) -> dict[str, Any]:
@@ -192,14 +190,8 @@ def to_peft(model: nn.Module, config: Config) -> dict[str, Any]:
     layer = _layer(model)
     shape: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]  # of transformers' models
     heads, size = _heads(shape)
-    return {
-        "num_virtual_tokens": len(layer.prompt_embeddings),
-        "token_dim": heads * size,
-        "num_transformer_submodules": 1,
-        "num_attention_heads": heads,
-        "num_layers": layer.layers,
-        "prefix_projection": False,
-    }
+    shared = _soft_prompt.settings_for(model, len(layer.prompt_embeddings), heads * size)
+    return {**shared, "num_attention_heads": heads, "prefix_projection": False}
 
 
 def from_peft(settings: Mapping[str, Any], names: Collection[str]) -> Config:
@@ -207,18 +199,11 @@ def from_peft(settings: Mapping[str, Any], names: Collection[str]) -> Config:
 
     How PEFT made it (`prefix_projection`, `encoder_hidden_size`) does not matter: the file holds keys and values.
     """
-    _peft_settings.refuse_unknown(settings, _UNDERSTOOD, _NAME)
-    if settings.get("num_transformer_submodules") not in (None, 1):
-        raise Mistake("prefix: num_transformer_submodules is not 1; expected the prefix of a causal model")
-    if _KEY not in names:
-        raise Mistake(f"prefix: the adapter's file holds no {_KEY}; expected a prefix of peft")
+    _soft_prompt.check(settings, names, _NAME, _OWN)
     return Config(num_virtual_tokens=settings["num_virtual_tokens"], init="random")
 
 
-_UNDERSTOOD = frozenset({
-    "num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers",
-    "encoder_hidden_size", "prefix_projection", "init_weights",
-})  # fmt: skip
+_OWN = ("encoder_hidden_size", "prefix_projection", "init_weights")
 
 
 def _layer(model: nn.Module) -> VirtualIds:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from tunesmith.core.config import Section
 from tunesmith.core.errors import Mistake
-from tunesmith.methods import _attachment, _peft_settings
+from tunesmith.methods import _attachment, _soft_prompt
 
 FAMILY = "additive"
 GOOD_FOR = "large models and many tasks: a few kilobytes a task, weights untouched"
@@ -28,7 +28,6 @@ PEFT_TYPE: str | None = "PROMPT_TUNING"
 WHOLE = False
 
 _NAME = "prompt_tuning"
-_KEY = "prompt_embeddings"
 _COMMON_TOKENS = 5000
 _SAMPLED_ROWS = 1024
 
@@ -103,7 +102,7 @@ def detach(model: nn.Module) -> None:
 
 def state(model: nn.Module) -> dict[str, Tensor]:
     """The vectors `[num_virtual_tokens, hidden]` under PEFT's name, ``prompt_embeddings``."""
-    return {_KEY: _layer(model).virtual.detach()}
+    return {_soft_prompt.KEY: _layer(model).virtual.detach()}
 
 
 def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -114,8 +113,7 @@ def restore(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def prefix_tokens(model: nn.Module) -> tuple[int, ...]:
     """The ids of the virtual tokens; every batch puts them before every sequence."""
     layer = _layer(model)
-    rows = layer.base.num_embeddings
-    return tuple(range(rows, rows + len(layer.virtual)))
+    return _soft_prompt.ids(layer.base, len(layer.virtual))
 
 
 def to_peft(model: nn.Module, config: Config) -> dict[str, Any]:
@@ -124,31 +122,16 @@ def to_peft(model: nn.Module, config: Config) -> dict[str, Any]:
     PEFT's init is given as RANDOM whatever ours was: TEXT would have peft look for a tokenizer first.
     """
     tokens, width = _layer(model).virtual.shape
-    shape: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]  # of transformers' models
-    return {
-        "num_virtual_tokens": tokens,
-        "token_dim": width,
-        "num_transformer_submodules": 1,
-        "num_attention_heads": shape.num_attention_heads,
-        "num_layers": shape.num_hidden_layers,
-        "prompt_tuning_init": "RANDOM",
-    }
+    return {**_soft_prompt.settings_for(model, tokens, width), "prompt_tuning_init": "RANDOM"}
 
 
 def from_peft(settings: Mapping[str, Any], names: Collection[str]) -> Config:
     """A Config for a soft prompt that PEFT wrote. Raises Mistake for what is not understood here."""
-    _peft_settings.refuse_unknown(settings, _UNDERSTOOD, _NAME)
-    if settings.get("num_transformer_submodules") not in (None, 1):
-        raise Mistake("prompt_tuning: num_transformer_submodules is not 1; expected the soft prompt of a causal model")
-    if _KEY not in names:
-        raise Mistake(f"prompt_tuning: the adapter's file holds no {_KEY}; expected a soft prompt of peft")
+    _soft_prompt.check(settings, names, _NAME, _OWN)
     return Config(num_virtual_tokens=settings["num_virtual_tokens"], init="vocabulary")
 
 
-_UNDERSTOOD = frozenset({
-    "num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers",
-    "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs",
-})  # fmt: skip
+_OWN = ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs")
 
 
 def _embedding(model: nn.Module) -> nn.Embedding:
