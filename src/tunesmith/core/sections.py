@@ -77,6 +77,10 @@ class Budget(Section):
     )
     price_per_hour: float | None = Field(None, gt=0, description="what an hour of this machine costs, for the price")
 
+    def money(self, seconds: float) -> float | None:
+        """What `seconds` on this machine cost; None where an hour has no price."""
+        return None if self.price_per_hour is None else seconds / 3600 * self.price_per_hour
+
 
 class Forgetting(Section):
     """What holds a training to the base, and how much of it may be lost; all off unless asked for."""

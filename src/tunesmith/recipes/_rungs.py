@@ -185,8 +185,7 @@ def _priced(bench: Bench, outcome: Outcome) -> Iterator[Outcome]:
         yield outcome
     outcome.seconds = time.monotonic() - begun
     outcome.peak_memory_mb = peak.mb
-    if bench.project.budget.price_per_hour is not None:
-        outcome.money = outcome.seconds / 3600 * bench.project.budget.price_per_hour
+    outcome.money = bench.project.budget.money(outcome.seconds)
 
 
 def _finish(

@@ -47,7 +47,6 @@ def mixture(mixture: Mixture, *, evaluate: bool = True) -> dict[str, Any]:
                 adapters.append({**asdict(learned.outcome), "name": name, "tasks": [one.name for one in group]})
         seconds = time.monotonic() - begun
         record.peak_memory_mb = peak.look()
-        price = shared.budget.price_per_hour
         result = {
             "name": folder.name,
             "model": shared.model,
@@ -56,7 +55,7 @@ def mixture(mixture: Mixture, *, evaluate: bool = True) -> dict[str, Any]:
             "tasks": tasks or [{"name": member.name, **_about(member)} for member in members],
             "trained": adapters,
             "seconds": seconds,
-            "money": None if price is None else seconds / 3600 * price,
+            "money": shared.budget.money(seconds),
             "peak_memory_mb": record.peak_memory_mb,
             "artifact_bytes": sum(one["artifact_bytes"] for one in adapters),
             "data": {"version": examples.version, **examples.counts(), "notes": list(examples.notes)},

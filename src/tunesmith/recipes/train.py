@@ -53,8 +53,7 @@ def train(project: Project, *, evaluate: bool = True, has_past: bool = True) -> 
         record.left(method.name, folder / "artifact", model.loaded.name)
         outcome.seconds = time.monotonic() - begun
         outcome.peak_memory_mb = record.peak_memory_mb = peak.look()
-        if project.budget.price_per_hour is not None:
-            outcome.money = outcome.seconds / 3600 * project.budget.price_per_hour
+        outcome.money = project.budget.money(outcome.seconds)
         result = {
             **asdict(outcome),
             "name": folder.name,
