@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,6 +62,17 @@ def test_runs_are_listed_newest_first_and_by_kind(store: Store) -> None:
         start(store, name, kind=kind)
     assert [row.name for row in store.runs()] == ["c", "b", "a"]
     assert [row.name for row in store.runs("train")] == ["c", "a"]
+
+
+def test_a_run_is_found_by_its_folder(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start(store)
+    start(store, "other")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/reviews", tmp_path / "runs/reviews", "runs/../runs/reviews/"):
+        found = store.run_in(Path(folder))
+        assert found is not None
+        assert found.id == run
+    assert store.run_in(Path("runs/reviews/artifact")) is None
 
 
 def test_an_unknown_run_is_told_with_the_nearest(store: Store) -> None:

@@ -86,9 +86,8 @@ def _open(store: str | None) -> Store:
 
 def _name(given: str, store: Store) -> str:
     """The run's name; its folder, which the shell completes, is understood too."""
-    folder = Path(given)
-    by_folder = [run.name for run in store.runs() if Path(run.folder).absolute() == folder.absolute()]
-    return by_folder[0] if by_folder else given
+    run = store.run_in(Path(given))
+    return run.name if run else given
 
 
 def _print_run(run: RunRow, data: DataVersionRow | None) -> None:

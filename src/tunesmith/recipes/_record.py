@@ -88,6 +88,13 @@ def recorded(project: Project | Mixture, kind: str, folder: Path, examples: Exam
         end("finished")
 
 
+def record_in(*folders: Path) -> Record | None:
+    """The record of the run in the first of `folders` that has one, for what is measured after it has ended."""
+    store = open_store()
+    run = next((run for folder in folders if (run := store.run_in(folder)) is not None), None)
+    return None if run is None else Record(store, run.id, Path(run.folder))
+
+
 def _sources(project: Project | Mixture) -> dict[str, Any]:
     """Where the data came from, as the task file says it."""
     told = project.as_dict()

@@ -15,8 +15,8 @@ from tunesmith.prompts.shots import Shots
 from tunesmith.recipes import _artifacts
 from tunesmith.recipes._objective import with_objective
 from tunesmith.recipes._outcome import Outcome
+from tunesmith.recipes._record import record_in
 from tunesmith.recipes._work import model_of, need, need_memory, read_examples
-from tunesmith.store.open import open_store
 
 
 def evaluate(
@@ -64,7 +64,8 @@ def evaluate(
     outcome.measured(answers, rows, answerer.task)
     outcome.peak_memory_mb, outcome.seconds = peak.mb, answers.seconds
     setting = {"split": split, "shots": prompting.similar or len(prompting.shots), "how": how, "calibrate": calibrate}
-    _keep(project, Path(artifact) if artifact is not None else None, split, answers.metrics, setting)
+    if artifact is not None and (record := record_in(Path(artifact), Path(artifact).parent)) is not None:
+        record.measured(split, answers.metrics, setting)
     told = asdict(outcome)
     return {
         "split": split,
@@ -88,16 +89,3 @@ def _prompting(answerer: Answerer, project: Project, pool: Any, how: Any, calibr
     if not answerer.task.module.candidates(answerer.task.config):
         raise Mistake(f"calibrate: {project.task.name} has no labels to calibrate; leave --calibrate out")
     return Prompting(prompting.shots, prompting.similar, answerer.calibration(prompting, calibrate, pool[:96]))
-
-
-def _keep(project: Project, artifact: Path | None, split: str, metrics: Any, setting: dict[str, Any]) -> None:
-    """Put the measurement into the store beside the run it belongs to; a prompt alone belongs to none."""
-    if artifact is None:
-        return
-    store = open_store()
-    known = {Path(run.folder).resolve(): run for run in store.runs()}
-    folder = artifact.resolve()
-    run = known.get(folder) or known.get(folder.parent)
-    if run is not None:
-        for one in metrics.values():
-            store.record_evaluation(run.id, split, one.metric, one.value, one.low, one.high, one.n, setting)

@@ -13,11 +13,11 @@ from tunesmith.evaluation.forgetting import forgetting, remember
 from tunesmith.evaluation.report import write_scale_report
 from tunesmith.methods._artifact import Artifact, describe
 from tunesmith.methods._strength import at_strength
+from tunesmith.metrics._measure import Measurement
 from tunesmith.recipes import _artifacts
-from tunesmith.recipes._record import Record
+from tunesmith.recipes._record import record_in
 from tunesmith.recipes._strengths import FACTORS, Strength, choose_strength, verdict
 from tunesmith.recipes._work import Model, model_of, need, open_model, read_examples
-from tunesmith.store.open import open_store
 
 _CONFIG = "config.yaml"
 
@@ -134,14 +134,11 @@ def _beside(run: Path, place: Path) -> Path:
 
 def _keep(run: Path, told: dict[str, Any]) -> None:
     """Put the chosen strength into the store beside the run it belongs to, where there is one."""
-    store = open_store()
-    known = next((one for one in store.runs() if Path(one.folder).resolve() == run.resolve()), None)
-    if known is None:
+    record = record_in(run)
+    if record is None:
         return
-    record = Record(store, known.id, run)
     record.left(f"{told['method']} × {told['factor']:g}", Path(told["artifact"]), told["model"])
     for one in told["factors"]:
         if "metric" in one:
-            metric, value, low, high, n = (one[key] for key in ("metric", "value", "low", "high", "n"))
-            setting = {"factor": one["factor"]}
-            store.record_evaluation(known.id, "validation", metric, value, low, high, n, setting)
+            measured = Measurement(**{key: one[key] for key in ("metric", "value", "low", "high", "n")})
+            record.measured("validation", {measured.metric: measured}, {"factor": one["factor"]})

@@ -145,6 +145,10 @@ class Store:
         with self._read() as session:
             return read.run_row(_the_run(session, name))
 
+    def run_in(self, folder: Path) -> RunRow | None:
+        """The run that is kept in `folder`, the newest should there be several; None where there is none."""
+        return next((run for run in self.runs() if Path(run.folder).resolve() == folder.resolve()), None)
+
     def data_version(self, content: str) -> DataVersionRow:
         """The data with this content hash; a beginning of it will do. Raises Mistake when there is none, or several."""
         with self._read() as session:
