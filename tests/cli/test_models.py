@@ -48,7 +48,7 @@ def test_info_of_what_is_not_here_yet_says_how_to_get_it(model: Path, capsys: py
     assert main(["models", "info", "smollm2-135m-instruct"]) == 0
     shown = capsys.readouterr().out
     assert "not here yet: tunesmith models pull smollm2-135m-instruct" in shown
-    assert "about 269.0 MB" in shown
+    assert "about 269 MB" in shown
 
 
 def test_pull_of_what_is_here_says_where(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

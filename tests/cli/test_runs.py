@@ -42,7 +42,7 @@ def test_show(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for part in (
         "lora · train · finished",
         "1,600 rows",
-        "5.0 min",
+        "5 min",
         "1.2 GB",
         "0.830 [0.790, 0.870]",
         "2.5 MB",

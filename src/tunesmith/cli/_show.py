@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tunesmith.evaluation.amounts import NONE, quality
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -103,7 +105,7 @@ def _print(grid: Table, rows: Iterable[Sequence[object]]) -> None:
 def cell(value: object) -> str:
     """A value as a table shows it: – for nothing, four digits of a fraction, thousands apart."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
+        return NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, datetime):
@@ -117,23 +119,7 @@ def interval(value: float | None, low: float | None, high: float | None) -> str:
     """A measured value with its interval: ``0.834 [0.802, 0.866]``."""
     if value is None or low is None or high is None:
         return cell(value)
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def megabytes(count: float | None) -> str:
-    """A size in bytes as people say it."""
-    if count is None:
-        return "–"
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
-
-
-def duration(seconds: float | None) -> str:
-    """A span of time as people say it."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+    return f"{quality(value)} [{quality(low)}, {quality(high)}]"
 
 
 def plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from tunesmith.cli import _show
 from tunesmith.core.machine import Machine, inspect
 from tunesmith.core.packages import REMEDY, cache_home, offline
+from tunesmith.evaluation import amounts
 
 ENOUGH_DISK_GB = 5.0
 """A small model, converted, with a few adapters and checkpoints of it."""
@@ -120,7 +121,7 @@ def _print(health: Health, advice: list[str]) -> None:
             ("GPU", "torch could not be asked" if health.torch_problem else gpu),
             ("compiler", machine.compiler or "none"),
             ("versions", " · ".join(f"{name} {version}" for name, version in machine.versions.items())),
-            ("cache", f"{health.cache} · {_show.megabytes(health.cache_bytes)}"),
+            ("cache", f"{health.cache} · {amounts.size(health.cache_bytes)}"),
             ("disk", f"{health.disk_free_gb:,.1f} GB free"),
             ("network", "off limits (offline)" if health.offline else "used when something is to be fetched"),
             ("will be used", f"{_device(machine)} · {machine.threads} threads · {machine.precision}"),

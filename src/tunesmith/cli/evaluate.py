@@ -9,6 +9,7 @@ import typer
 
 from tunesmith.cli import _show
 from tunesmith.cli._options import Config, Overrides
+from tunesmith.evaluation import amounts
 
 
 class Split(StrEnum):
@@ -78,7 +79,7 @@ def command(
             (
                 ("tokens in a prompt", result["prompt_tokens_per_query"]),
                 ("seconds a query", result["seconds_per_query"]),
-                ("peak memory", _show.megabytes(result["peak_memory_mb"] * 1e6)),
+                ("peak memory", amounts.memory(result["peak_memory_mb"])),
                 ("caution", result["caution"] or None),
             )
         )

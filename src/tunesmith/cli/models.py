@@ -8,6 +8,7 @@ import typer
 
 from tunesmith.cli import _show
 from tunesmith.core import progress
+from tunesmith.evaluation import amounts
 
 if TYPE_CHECKING:
     from tunesmith.models.info import Info
@@ -81,7 +82,7 @@ def pull_model(name: Name) -> None:
     folder = fetch(name)
     size = sum(file.stat().st_size for file in weight_files(folder))
     value = {"name": name, "folder": folder, "bytes": size}
-    _show.show(value, lambda: _show.line(f"{name} is in {folder} ({_show.megabytes(size)})"))
+    _show.show(value, lambda: _show.line(f"{name} is in {folder} ({amounts.size(size)})"))
 
 
 @app.command("info")
@@ -106,7 +107,7 @@ def _print(model: Info) -> None:
             ("model", model.name),
             ("kind", f"{model.kind} · {model.architecture}" if model.architecture else model.kind),
             ("parameters", _count(model.parameters)),
-            ("on disk", estimated + _show.megabytes(model.bytes)),
+            ("on disk", estimated + amounts.size(model.bytes)),
             ("shape", shape),
             ("context", f"{model.context:,} tokens"),
             ("chat template", model.chat_template),

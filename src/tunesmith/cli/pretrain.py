@@ -8,6 +8,7 @@ import typer
 
 from tunesmith.cli import _show
 from tunesmith.cli._options import Overrides
+from tunesmith.evaluation import amounts
 
 
 def command(
@@ -48,8 +49,8 @@ def command(
         _show.facts(
             (
                 *facts,
-                ("training", f"{_show.duration(result['train_seconds'])}, {result['config']['steps']} steps"),
-                ("peak memory", _show.megabytes(result["peak_memory_mb"] * 1e6)),
+                ("training", f"{amounts.duration(result['train_seconds'])}, {result['config']['steps']} steps"),
+                ("peak memory", amounts.memory(result["peak_memory_mb"])),
                 ("trained", f"{result['trainable_parameters']:,} numbers"),
                 ("note", result["reason"] or result["caution"] or None),
                 ("use it", result["command"]),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunesmith.cli import _show
+from tunesmith.evaluation import amounts
 from tunesmith.store.rows import ArtifactRow, Comparison, DataVersionRow, EvaluationRow, RunRow
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def list_runs(
         if not runs:
             _show.line("no runs yet; begin with `tunesmith climb task.yaml`")
             return
-        rows = [(run.name, run.kind, run.status, _best(run), _show.duration(run.seconds), run.created) for run in runs]
+        rows = [
+            (run.name, run.kind, run.status, _best(run), amounts.duration(run.seconds), run.created) for run in runs
+        ]
         _show.table(("run", "kind", "status", "measured", "took", "began"), rows)
 
     _show.show(runs, for_people)
@@ -94,11 +97,11 @@ def _print_run(run: RunRow, data: DataVersionRow | None) -> None:
     _show.line(f"{run.name} · {run.kind} · {run.status} · {run.folder}")
     if run.message:
         _show.line(run.message)
-    peak = None if run.peak_memory_mb is None else _show.megabytes(run.peak_memory_mb * 1e6)
+    peak = None if run.peak_memory_mb is None else amounts.memory(run.peak_memory_mb)
     _show.facts(
         (
             ("began", run.created),
-            ("took", _show.duration(run.seconds)),
+            ("took", amounts.duration(run.seconds)),
             ("peak memory", peak),
             ("data", f"{data.hash[:12]} · {data.rows:,} rows" if data else None),
             ("part of", run.parent),
@@ -123,7 +126,9 @@ def _print_comparison(comparison: Comparison) -> None:
     else:
         _show.line("the task files say the same")
     if comparison.data:
-        told = [f"{version.hash[:12]} · {version.rows:,} rows" if version else "–" for version in comparison.data]
+        told = [
+            f"{version.hash[:12]} · {version.rows:,} rows" if version else amounts.NONE for version in comparison.data
+        ]
         _show.table(("", first, second), [("data", *told)], "Data")
     else:
         _show.line("both saw the same data")
@@ -144,14 +149,14 @@ def _print_comparison(comparison: Comparison) -> None:
 
 def _verdict(apart: bool | None) -> str:
     """Whether two intervals meet, for people."""
-    return {True: "apart", False: "overlap", None: "–"}[apart]
+    return {True: "apart", False: "overlap", None: amounts.NONE}[apart]
 
 
 def _best(run: RunRow) -> str:
     """The measurement a run is known by: on the test split if there is one, the latest."""
     on_test = [row for row in run.evaluations if row.split == "test"]
     rows = on_test or list(run.evaluations)
-    return f"{rows[-1].split} {rows[-1].metric} {_number(rows[-1])}" if rows else "–"
+    return f"{rows[-1].split} {rows[-1].metric} {_number(rows[-1])}" if rows else amounts.NONE
 
 
 def _measured(row: EvaluationRow) -> tuple[object, ...]:
@@ -160,11 +165,11 @@ def _measured(row: EvaluationRow) -> tuple[object, ...]:
 
 
 def _left(row: ArtifactRow) -> tuple[object, ...]:
-    return row.kind, row.folder, _show.megabytes(row.bytes), row.base
+    return row.kind, row.folder, amounts.size(row.bytes), row.base
 
 
 def _number(row: EvaluationRow | None) -> str:
-    return "–" if row is None else _show.interval(row.value, row.low, row.high)
+    return amounts.NONE if row is None else _show.interval(row.value, row.low, row.high)
 
 
 def _flat(tree: Any, prefix: str = "") -> list[tuple[str, object]]:
@@ -174,4 +179,4 @@ def _flat(tree: Any, prefix: str = "") -> list[tuple[str, object]]:
 
 
 def _value(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else "–" if value is None else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else amounts.NONE if value is None else str(value)

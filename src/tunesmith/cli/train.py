@@ -8,6 +8,7 @@ import typer
 
 from tunesmith.cli import _show
 from tunesmith.cli._options import Config, Overrides
+from tunesmith.evaluation import amounts
 
 
 def command(
@@ -53,10 +54,10 @@ def _tell_run(result: dict[str, Any], folder: str) -> None:
     _show.facts(
         (
             (result["metric"] or "metric", f"{quality} on {result['n']} validation rows" if result["n"] else None),
-            ("training", f"{_show.duration(result['train_seconds'])}, {result['config']['steps']} steps"),
-            ("peak memory", _show.megabytes(result["peak_memory_mb"] * 1e6)),
+            ("training", f"{amounts.duration(result['train_seconds'])}, {result['config']['steps']} steps"),
+            ("peak memory", amounts.memory(result["peak_memory_mb"])),
             ("trained", f"{result['trainable_parameters']:,} numbers"),
-            ("artifact", f"{folder}/artifact ({_show.megabytes(result['artifact_bytes'])})"),
+            ("artifact", f"{folder}/artifact ({amounts.size(result['artifact_bytes'])})"),
             (
                 "forgetting",
                 None if result["forgetting_kl"] is None else f"KL {result['forgetting_kl']:.4f} nats a token",
@@ -90,8 +91,8 @@ def _tell_tasks(result: dict[str, Any], folder: str) -> None:
     cautions = [f"{one['name']}: {one['caution']}" for one in result["tasks"] if one.get("caution")]
     _show.facts(
         (
-            ("took", _show.duration(result["seconds"])),
-            ("peak memory", _show.megabytes(result["peak_memory_mb"] * 1e6)),
+            ("took", amounts.duration(result["seconds"])),
+            ("peak memory", amounts.memory(result["peak_memory_mb"])),
             *((f"forgetting of {name}", f"KL {kl:.4f} nats a token") for name, kl in kept),
             ("caution", "\n".join(cautions) or None),
             ("report", f"{folder}/report.html"),
