@@ -17,6 +17,7 @@ from tunesmith.core.config import Section, choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.rooms import choice, names
 from tunesmith.methods import _artifact, _attachment, _head, _label_head, _state
+from tunesmith.methods._rate import suited
 from tunesmith.methods._strength import at_strength, has_strength
 from tunesmith.recipes.methods import ORDER
 
@@ -174,6 +175,7 @@ def case(name: str, toy_tokenizer: Any, request: pytest.FixtureRequest, make: Ca
 def test_a_method_declares_what_it_is(case: Case) -> None:
     assert {type(getattr(case.method, key)) for key in ("MERGEABLE", "MIXABLE", "WHOLE")} == {bool}
     assert case.method.LEARNING_RATE > 0
+    assert suited(case.method, "encoder") >= suited(case.method, "decoder") == case.method.LEARNING_RATE
     assert case.method.FAMILY in ORDER
     assert 10 < len(case.method.GOOD_FOR) < 90
     assert case.method.PEFT_TYPE is None or (hasattr(case.method, "to_peft") and hasattr(case.method, "from_peft"))

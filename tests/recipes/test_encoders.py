@@ -13,6 +13,7 @@ import torch
 
 import tunesmith
 from tunesmith.core.errors import Mistake
+from tunesmith.core.rooms import choice
 
 # peft 0.21 still asks transformers 5.23 for an attribute by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -54,6 +55,14 @@ def test_every_method_trains_a_new_head_with_it(task: ToyTask, method: str, rate
     assert sum(answer["probabilities"].values()) == pytest.approx(1.0)
     again = tunesmith.evaluate(task(method), artifact="runs/toy", split="validation")
     assert again["value"] == result["value"]
+
+
+def test_an_encoder_learns_at_its_own_rate_unless_another_is_asked_for(task: ToyTask) -> None:
+    own = choice("methods", "full").ENCODER_LEARNING_RATE
+    result = tunesmith.train(task("full", learning_rate=None, max_steps=1), evaluate=False)
+    assert (result["config"]["learning_rate"], result["receipt"]["learning_rate"]) == (own, own)
+    asked = tunesmith.train(task("full", learning_rate=3e-5, max_steps=1, output_dir="runs/asked"), evaluate=False)
+    assert asked["config"]["learning_rate"] == 3e-5
 
 
 def test_what_full_leaves_is_a_model_of_transformers(task: ToyTask) -> None:

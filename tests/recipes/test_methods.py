@@ -14,7 +14,7 @@ from tunesmith.cli._main import main
 from tunesmith.core.config import choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded
-from tunesmith.core.rooms import names
+from tunesmith.core.rooms import choice, names
 from tunesmith.engine.prepare import prepare
 from tunesmith.engine.survey import Look
 from tunesmith.methods._attachment import trainable
@@ -51,6 +51,13 @@ def test_what_is_counted_is_what_would_train(
     torch.manual_seed(0)
     chosen.module.attach(model, config)
     assert (one["trained"], one["total"]) == (trainable(model).count, total)
+
+
+def test_a_model_is_told_the_rates_that_suit_it(told: dict[str, dict[str, Any]], toy_encoder_folder: Path) -> None:
+    encoder = {one["name"]: one["learning_rate"] for one in methods(str(toy_encoder_folder))}
+    for name in names("methods"):
+        assert told[name]["learning_rate"] == choice("methods", name).LEARNING_RATE
+    assert encoder["full"] == choice("methods", "full").ENCODER_LEARNING_RATE
 
 
 def test_the_command_counts_a_model_and_says_what_is_not_here(

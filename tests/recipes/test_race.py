@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import tunesmith
+from tunesmith.methods import full
 from tunesmith.recipes import _race
 from tunesmith.recipes._race import race
 
@@ -46,12 +47,18 @@ class Track:
 @pytest.fixture
 def run(toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Track]]:
     def make(
-        seconds: float, *, per_step: float = 1.0, losses: Callable[[float], float] = lambda rate: -rate, **keys: Any
+        seconds: float,
+        *,
+        per_step: float = 1.0,
+        losses: Callable[[float], float] = lambda rate: -rate,
+        kind: str = "decoder",
+        **keys: Any,
     ) -> tuple[Any, Track]:
         track = Track(per_step, losses)
         monkeypatch.setattr(_race, "_Runner", track)
         project = tunesmith.load(toy_task(**{"learning_rate": None, "num_train_epochs": 1.0, **keys}))
-        return race(SimpleNamespace(), project, Path("rung"), seconds, []), track  # type: ignore[arg-type]  # unused
+        bench: Any = SimpleNamespace(model=SimpleNamespace(prepared=SimpleNamespace(kind=kind)))
+        return race(bench, project, Path("rung"), seconds, []), track
 
     return make
 
@@ -97,6 +104,11 @@ def test_where_time_is_short_fewer_rates_race(run: Callable[..., Any]) -> None:
     plan, track = run(10)
     assert len(track.runs) == 1
     assert plan.learning_rate == OWN
+
+
+def test_the_rates_of_an_encoder_are_its_own(run: Callable[..., Any]) -> None:
+    _, track = run(10_000, kind="encoder", method="full")
+    assert sorted({rate / full.ENCODER_LEARNING_RATE for rate, _ in track.runs}) == pytest.approx([0.5, 1.0, 2.5, 6.0])
 
 
 def test_a_rate_of_the_persons_own_does_not_race(run: Callable[..., Any]) -> None:

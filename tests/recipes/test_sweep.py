@@ -176,6 +176,14 @@ def test_the_usual_search_is_around_the_methods_own(toy_task: Any) -> None:
     assert usual_values(project, dimensions)["learning_rate"] == rate
 
 
+def test_the_usual_search_for_an_encoder_is_around_its_own_rate(toy_task: Any, toy_encoder_folder: Path) -> None:
+    project = resolve({**toy_task(model=str(toy_encoder_folder), method="full"), "learning_rate": None})
+    rate = project.method.module.ENCODER_LEARNING_RATE
+    dimensions = space(project)
+    assert (dimensions[0].low, dimensions[0].high) == (rate / 10, rate * 10)
+    assert usual_values(project, dimensions)["learning_rate"] == rate
+
+
 def test_numbers_that_yaml_takes_for_text_are_numbers(toy_task: Any) -> None:
     (one,) = space(_project(toy_task, sweep={"learning_rate": ["1e-5", "1e-3"]}))
     assert (one.low, one.high) == (1e-5, 1e-3)

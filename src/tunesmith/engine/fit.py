@@ -37,6 +37,7 @@ from tunesmith.engine.prepare import Prepared
 from tunesmith.engine.scoring import sequence_logprobs
 from tunesmith.engine.solution import remember, solve
 from tunesmith.methods._label_head import head_of
+from tunesmith.methods._rate import suited
 
 MOST_TOKENS = 1024
 """Flat tokens in a pack: past this a CPU gains no speed, and memory grows."""
@@ -90,7 +91,7 @@ class Job:
         project = self.project
         epochs = math.ceil(project.num_train_epochs * len(self.rows) / self.rows_a_step)
         steps = self.steps or min(epochs, project.max_steps or epochs)
-        rate = project.learning_rate or project.method.module.LEARNING_RATE
+        rate = project.learning_rate or suited(project.method.module, self.prepared.kind)
         usual: str = getattr(project.method.module, "SCHEDULE", "cosine")
         return Plan(
             max(1, steps),

@@ -36,6 +36,7 @@ and, where it applies,
   are then read, not written, whatever the model;
 * `solve(model, states, targets, weights, seed)`: finds its weights from all rows' pooled states at once, no loop;
 * `prefix_tokens(model)`: ids of virtual tokens, counted on from the embedding's rows, that stand before every sequence;
+* `ENCODER_LEARNING_RATE`: what `LEARNING_RATE` is for an encoder, whose head is drawn anew, where it is another;
 * `SCHEDULE`: the `lr_scheduler_type` that belongs to it when nobody says another;
 * `resting(model, step, steps)`: its parameters that are left as they are at optimizer step `step` of `steps`;
 * `param_groups(model)`: for the optimizer, each group with a `scale` on the learning rate;

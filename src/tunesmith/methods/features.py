@@ -4,8 +4,8 @@ The states are standardized; the regression's strength is chosen by cross-valida
 `LogisticRegressionCV`, by likelihood). What it finds is one linear layer, saved as one, with the standardization folded
 in: ``W x + b`` with ``W = V / σ``, ``b = c − V μ / σ``.
 
-States are taken one layer below the last, which knows less of what the model was made to predict: 0.800 instead of
-0.778 on the dev rows of SST-2 with MiniLM and 1,000 rows.
+States are taken one layer below the last, which knows less of what the model was made to predict: with MiniLM and all
+of SST-2 0.835 instead of 0.808 (two below: 0.829) on 1,821 rows, none of them those that the choice was first made on.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from tunesmith.methods import _attachment
 FAMILY = "full"
 GOOD_FOR = "the most quality where data are many and memory is there"
 LEARNING_RATE = 2e-5
+ENCODER_LEARNING_RATE = 1e-4
 MERGEABLE = True
 MIXABLE = False
 PEFT_TYPE: str | None = None

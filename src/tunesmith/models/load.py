@@ -118,6 +118,11 @@ def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def kind_named(name: str) -> str:
+    """The kind of the model `name`, fetched if need be, by its configuration alone."""
+    return kind_of(read_config(fetch(name)))
+
+
 def kind_of(config: dict[str, Any]) -> str:
     """ "decoder", "encoder" or "encoder-decoder", by the architectures the configuration names."""
     if config.get("is_encoder_decoder"):

@@ -20,6 +20,7 @@ from tunesmith.core.records import Encoded
 from tunesmith.core.seed import derive, seed_everything
 from tunesmith.engine.fit import Job, fit
 from tunesmith.engine.loop import Diverged
+from tunesmith.methods._rate import suited
 from tunesmith.recipes._artifacts import write_json
 
 if TYPE_CHECKING:
@@ -58,12 +59,11 @@ def race(bench: Bench, project: Project, folder: Path, seconds: float, told: lis
         plan = RacePlan(**json.loads(kept.read_text(encoding="utf-8")))
         told += plan.race
         return plan
-    runner = _Runner(bench, project, told)
-    runner.run(_rates(project)[0], steps=2)  # the first steps touch memory for the first time and tell nothing of speed
+    runner, rates = _Runner(bench, project, told), _rates(project, bench.model.prepared.kind)
+    runner.run(rates[0], steps=2)  # the first steps touch memory for the first time and tell nothing of speed
     told.clear()
     most = runner.steps_in(MOST_EPOCHS if project.num_train_epochs == 1.0 else project.num_train_epochs)
     affordable = int(SHARE * seconds / runner.seconds_per_step)
-    rates = _rates(project)
     while len(rates) > 1 and FEWEST_STEPS * _rounds(len(rates)) > affordable:
         rates.pop()
     unit = max(FEWEST_STEPS, min(most // 8, affordable // _rounds(len(rates))))
@@ -146,10 +146,10 @@ def _better_half(rates: list[float], losses: dict[float, float]) -> list[float]:
     return sorted(rates, key=lambda rate: (even[rate], rate))[: math.ceil(len(rates) / 2)]
 
 
-def _rates(project: Project) -> list[float]:
+def _rates(project: Project, kind: str) -> list[float]:
     if project.learning_rate is not None:
         return [project.learning_rate]
-    own = project.method.module.LEARNING_RATE
+    own = suited(project.method.module, kind)
     return [own * factor for factor in FACTORS]
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.config import Project, resolve
 from tunesmith.core.errors import Mistake, nearest
+from tunesmith.methods._rate import suited
+from tunesmith.models.load import kind_named
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -83,7 +85,7 @@ def space(project: Project) -> tuple[Dimension, ...]:
 
 def usual(project: Project) -> dict[str, list[Any]]:
     """The learning rate around the method's own, the epochs, and the size of what is trained."""
-    rate, own = project.method.module.LEARNING_RATE, project.method.module.Config.model_fields
+    rate, own = _own_rate(project), project.method.module.Config.model_fields
     sizes = {f"method.{name}": values for name, values in USUAL.items() if name in own}
     return {"learning_rate": [rate / 10, rate * 10], "num_train_epochs": [1.0, 2.0, 3.0], **sizes}
 
@@ -95,7 +97,7 @@ def tried(project: Project, values: Mapping[str, Any]) -> Project:
 
 def usual_values(project: Project, dimensions: tuple[Dimension, ...]) -> dict[str, Any]:
     """What the task file says of the keys that are searched, as far as it lies within: the trial to begin with."""
-    told = project.as_dict() | {"learning_rate": project.learning_rate or project.method.module.LEARNING_RATE}
+    told = project.as_dict() | {"learning_rate": project.learning_rate or _own_rate(project)}
     found: dict[str, Any] = {}
     for one in dimensions:
         outer, _, inner = one.key.partition(".")
@@ -103,6 +105,10 @@ def usual_values(project: Project, dimensions: tuple[Dimension, ...]) -> dict[st
         if one.holds(value):
             found[one.key] = value
     return found
+
+
+def _own_rate(project: Project) -> float:
+    return suited(project.method.module, kind_named(project.model))
 
 
 def _dimension(key: str, given: list[Any]) -> Dimension:

@@ -171,14 +171,12 @@ def open_model(
     """
     from tunesmith.engine.prepare import prepare
     from tunesmith.methods import _head
-    from tunesmith.models.folder import read_config
-    from tunesmith.models.load import kind_of, load
-    from tunesmith.models.source import fetch
+    from tunesmith.models.load import kind_named, load
     from tunesmith.prompts.documents import form_of
     from tunesmith.prompts.render import Template
     from tunesmith.recipes._reading import head_for, reader
 
-    if kind_of(read_config(fetch(name))) != "encoder":
+    if kind_named(name) != "encoder":
         loaded = load(name)
         prepared = replace(prepare(loaded.model, precision, quantization), identity=loaded.identity)
         form = form_of(task.module.RECORD if task else None, prepared.kind == "encoder-decoder")

@@ -9,7 +9,10 @@ from typing import Any
 from tunesmith.core.config import choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.rooms import choice, names, summary
+from tunesmith.methods._rate import suited
 from tunesmith.models.catalog import catalog
+from tunesmith.models.folder import read_config
+from tunesmith.models.load import kind_of
 from tunesmith.models.source import check_name, find
 
 ORDER = ("full", "gradual", "selective", "reparameterized", "additive", "feature-based", "other")
@@ -26,7 +29,8 @@ def methods(model: str | None = None) -> list[dict[str, Any]]:
     name = model or next(iter(catalog()))
     check_name(name)
     folder = find(name)
-    found = [_described(method) for method in names("methods")]
+    kind = kind_of(read_config(folder)) if folder else "decoder"
+    found = [_described(method, kind) for method in names("methods")]
     for one in found:
         if folder is None:
             one["reason"] = f"{name} is not on this machine; type `tunesmith models pull {name}`"
@@ -35,14 +39,14 @@ def methods(model: str | None = None) -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: (ORDER.index(one["family"]), one["name"]))
 
 
-def _described(name: str) -> dict[str, Any]:
+def _described(name: str, kind: str) -> dict[str, Any]:
     module = choice("methods", name)
     return {
         "name": name,
         "line": summary("methods", name),
         "family": module.FAMILY,
         "good_for": module.GOOD_FOR,
-        "learning_rate": module.LEARNING_RATE,
+        "learning_rate": suited(module, kind),
         "mergeable": module.MERGEABLE,
         "mixable": module.MIXABLE,
         "peft_type": module.PEFT_TYPE,
