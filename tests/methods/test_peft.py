@@ -14,6 +14,9 @@ from torch import Tensor
 
 from tunesmith.core.config import choose
 from tunesmith.core.errors import Mistake, Mistakes
+from tunesmith.core.records import Encoded
+from tunesmith.engine.forward import forward
+from tunesmith.engine.packing import pack
 from tunesmith.engine.prepare import prepare
 from tunesmith.methods import _artifact, _attachment, _peft_types, peft
 
@@ -99,6 +102,37 @@ def test_saved_it_is_the_same_in_peft_and_comes_back(kind: str, toy_model: ToyMo
     peft.attach(again, back)
     peft.restore(again, {name: tensor.clone() for name, tensor in peft.state(model).items()})
     assert torch.equal(logits(again), logits(model))
+
+
+@pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension:UserWarning")  # of BOFT, as the next
+@pytest.mark.filterwarnings("ignore:Setting boft_n_butterfly_factor:UserWarning")
+@pytest.mark.parametrize("kind", sorted({*_peft_types.known()} - NOISY - RANDOM - {"LILY"}))
+def test_merged_it_is_the_same_without_a_layer_of_peft(kind: str, toy_model: ToyModel) -> None:
+    model = toy_model("qwen2")
+    before, tree = logits(model), [(path, type(module)) for path, module in model.named_modules()]
+    attach(model, kind)
+    disturb(model)
+    adapted = logits(model)
+    peft.merge(model)
+    assert [(path, type(module)) for path, module in model.named_modules()] == tree
+    assert (logits(model) - before).abs().max() > 1e-3
+    # A product of weights is rounded once where it is merged, and once a token where it is not.
+    torch.testing.assert_close(logits(model), adapted, rtol=0, atol=1e-4)
+
+
+def test_the_engines_own_layers_read_a_trained_norm(toy_model: ToyModel) -> None:
+    """They take its weight and epsilon instead of calling it, and peft's layer shows those of the base, or none."""
+    plain, prepared = toy_model("llama"), prepare(toy_model("llama").requires_grad_(False), "float32")
+    assert prepared.ours
+    for model in (plain, prepared.model):
+        attach(model, "LN_TUNING")
+        disturb(model)
+    ids = IDS[0].tolist()
+    found = forward(prepared, pack([Encoded(tuple(ids), (0.0,) + (1.0,) * (len(ids) - 1))], share=False)).logprobs
+    wanted = logits(plain)[0].log_softmax(-1)[range(len(ids) - 1), ids[1:]]
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    found.sum().backward()  # type: ignore[no-untyped-call]  # of torch
+    assert all(parameter.grad is not None for parameter in prepared.model.parameters() if parameter.requires_grad)
 
 
 def test_somebodys_adapter_of_a_type_without_a_file_here_is_read(toy_model: ToyModel, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def attach(model: nn.Module, config: Config) -> None:
                 parameter.requires_grad_(True)
         for tensor in [tensor for tensor in _tensors(tuner) if id(tensor) not in own and tensor.is_floating_point()]:
             tensor.data = tensor.data.float()
+        _show_copies(tuner)
         _try(tuner)
     except _PEFTS as error:
         _take_out(model, modules)
@@ -120,8 +121,10 @@ def merge(model: nn.Module) -> None:
     """Have peft add what was learned to the weights of its layers. Raises Mistake where the type cannot do that."""
     injected = _injected(model)
     try:
-        for layer in [module for module in model.modules() if isinstance(module, injected.tuner.tuner_layer_cls)]:
-            layer.merge()
+        for path, layer in list(model.named_modules()):
+            if isinstance(layer, injected.tuner.tuner_layer_cls):
+                layer.merge()
+                injected.modules[path] = layer.get_base_layer()  # another one where a copy was trained in its stead
     except _PEFTS as error:
         kind = injected.tuner.peft_config[_ADAPTER].peft_type.value
         raise Mistake(f"peft: {kind} cannot be merged: {_first_line(error)}; keep it beside the base") from None
@@ -228,6 +231,17 @@ def _try(tuner: Any) -> None:
                 if not base.weight.is_floating_point():
                     raise RuntimeError("it reads the base's weights, which are quantized") from None
                 raise RuntimeError("it needs the base's weights in float32 (--precision float32)") from None
+
+
+def _show_copies(tuner: Any) -> None:
+    """Where peft trains a copy of a norm, have its layer show the copy's weight and epsilon, not those of the base.
+
+    The engine's own decoder layers read a norm instead of calling it.
+    """
+    for layer in [module for module in tuner.modules() if isinstance(module, tuner.tuner_layer_cls)]:
+        for copy in getattr(layer, "ln_tuning_layers", {}).values():
+            layer.base_layer = copy
+            layer.__dict__ |= {name: value for name, value in vars(copy).items() if name not in vars(layer)}
 
 
 def _take_out(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
