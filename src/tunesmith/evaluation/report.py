@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from tunesmith.evaluation.amounts import words
 from tunesmith.evaluation.views import climb_view, is_finished, mixture_view, run_view, scale_view, sweep_view
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from rich.table import Table
 
 _PAGE = Path(__file__).parent / "page"
@@ -105,7 +107,9 @@ def _why_missing(rung: Mapping[str, Any]) -> str:
     return f"{rung['name']} {': '.join(filter(None, (rung.get('status'), rung.get('reason'))))}"
 
 
-def _write(folder: Path, template: str, view: Mapping[str, Any]) -> Path:
+@cache
+def _pages() -> Environment:
+    """The templates and what they may call; kept, because reading them takes longer than writing a page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -114,9 +118,13 @@ def _write(folder: Path, template: str, view: Mapping[str, Any]) -> Path:
     written = (amounts.duration, amounts.memory, amounts.size, amounts.count, amounts.quality, amounts.difference)
     environment.filters |= {function.__name__: function for function in written}
     environment.globals |= {"interval": amounts.interval, "is_number": amounts.is_number}
+    return environment
+
+
+def _write(folder: Path, template: str, view: Mapping[str, Any]) -> Path:
     style, script = ((_PAGE / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("css", "js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.get_template(template).render(**view, style=style, script=script, script_hash=digest)
+    page = _pages().get_template(template).render(**view, style=style, script=script, script_hash=digest)
     path = folder / "report.html"
     atomic_write(path, page)
     return path
