@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import copy
+import functools
 import os
 import shutil
 import string
@@ -49,6 +51,20 @@ _TEXT = (
     "The plot was dull, the jokes were bad and nothing worked. You are a helpful toy system user assistant. "
     "What is the capital of France? Summarize the following dialogue in one sentence, please, as well as you can. "
 )
+
+
+def copied(make: ToyModel) -> ToyModel:
+    """Make each model once a session and hand out copies: less than half the time, and no test sees another's."""
+    made: dict[str, PreTrainedModel] = {}
+
+    @functools.wraps(make)
+    def copy_of(*kind: str, **keys: Any) -> PreTrainedModel:
+        asked = repr((kind, sorted(keys.items())))
+        if asked not in made:
+            made[asked] = make(*kind, **keys)
+        return copy.deepcopy(made[asked])
+
+    return copy_of
 
 
 @pytest.fixture
@@ -128,6 +144,7 @@ def toy_encoder(toy_reading_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
     import torch
     import transformers
 
+    @copied
     def make(kind: str = "bert", head: str = "ForSequenceClassification", *, seed: int = 0, **keys: Any) -> Any:
         name = ENCODERS[kind]
         shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -174,6 +191,7 @@ def toy_model(toy_tokenizer: PreTrainedTokenizerBase) -> ToyModel:
     import torch
     import transformers
 
+    @copied
     def make(kind: str = "llama", *, seed: int = 0, **keys: Any) -> PreTrainedModel:
         common = {
             "vocab_size": len(toy_tokenizer),
