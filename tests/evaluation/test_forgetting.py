@@ -52,6 +52,12 @@ def shares(model: PreTrainedModel, ids: tuple[int, ...]) -> Tensor:
     return scores
 
 
+def test_every_general_prompt_is_answered_and_every_general_text_read(prepared: Prepared, template: Template) -> None:
+    base = remember(prepared, template)
+    assert (len(base.answers), len(base.texts), len(base.lengths)) == (64, 24, 24)
+    assert base.bits_per_byte.n == 24
+
+
 def test_the_base_itself_has_forgotten_nothing(prepared: Prepared, base: Base) -> None:
     lost = forgetting(prepared, base)
     assert (lost.kl, lost.rise) == (0.0, 0.0)

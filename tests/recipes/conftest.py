@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tunesmith.evaluation import forgetting
 
 _WORDS = {
     "positive": ("wonderful", "funny", "moving", "great"),
@@ -55,6 +57,15 @@ def toy_task(toy_folder: Path, reviews: Path) -> ToyTask:
         }
 
     return make
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_general_texts() -> Iterator[None]:
+    """Forgetting is measured on the first few general prompts and texts; `tests/evaluation` takes all of them."""
+    column = forgetting._column
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forgetting, "_column", lambda file, key: column(file, key)[:8])
+        yield
 
 
 @pytest.fixture(autouse=True)
