@@ -79,7 +79,7 @@ def test_a_broken_torch_is_told_and_the_rest_still_shown(
 
 def test_what_stands_in_the_way_is_told(cache: Path) -> None:
     machine = dataclasses.replace(
-        inspect(), memory_gb=1.5, precision="float32", bfloat16_units=(), gpu="", compiler="/usr/bin/c++"
+        inspect(), memory_gb=1.5, precision="float32", bfloat16_units=(), gpu="", compiler="/usr/bin/cc"
     )
     well = doctor.Health(
         machine=dataclasses.replace(machine, memory_gb=8.0, precision="bfloat16"),
@@ -98,7 +98,7 @@ def test_what_stands_in_the_way_is_told(cache: Path) -> None:
     for part in (
         "1.5 GB of memory is little",
         "no bfloat16 units",
-        "no C++ compiler",
+        "no C compiler",
         "cannot be written",
         "0.5 GB of disk",
     ):

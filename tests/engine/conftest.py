@@ -12,6 +12,7 @@ import torch
 
 from tunesmith.core.config import Data, Project, choose
 from tunesmith.core.records import Encoded
+from tunesmith.engine import native
 from tunesmith.engine.fit import Job
 from tunesmith.engine.prepare import prepare
 
@@ -25,6 +26,16 @@ def rows(count: int, seed: int = 0) -> list[Encoded]:
         answer = (prompt[-1] + 1, prompt[-1] + 1, 2)
         made.append(Encoded(prompt + answer, (0.0,) * len(prompt) + (1.0,) * 3))
     return made
+
+
+@pytest.fixture(params=["kernels", "torch"])
+def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """By whom all is computed: our kernels, where there is a compiler, or torch alone."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "kernels", lambda dtype: None)
+    elif native.kernels(torch.float32) is None:
+        pytest.skip("no compiler")
+    return str(request.param)
 
 
 @pytest.fixture

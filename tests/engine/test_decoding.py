@@ -29,6 +29,7 @@ METHODS: tuple[dict[str, Any], ...] = (
     {"name": "bitfit", "norms": True},
     {"name": "prompt_tuning", "num_virtual_tokens": 3, "init": "vocabulary"},
 )
+pytestmark = pytest.mark.usefixtures("arithmetic")
 each_kind = pytest.mark.parametrize("kind", OURS)
 
 

@@ -21,17 +21,18 @@ from tunesmith.engine.packing import PackedBatch, pack
 from tunesmith.engine.prepare import Prepared, prepare
 from tunesmith.methods._attachment import trainable
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
 OURS = ("llama", "mistral", "qwen2", "qwen3")
 TARGETS: tuple[Any, ...] = ("all-linear", ["q_proj", "v_proj"], ["up_proj"], ["o_proj", "down_proj"])
 
 
-def _batch(seed: int = 4, rows: int = 6, longest: int = 40) -> PackedBatch:
+def _batch(seed: int = 4, rows: int = 6, longest: int = 40, targets: float = 1 / 3) -> PackedBatch:
     generator = random.Random(seed)
     stem = [generator.randrange(3, 300) for _ in range(20)]
     made = []
     for _ in range(rows):
         ids = stem + [generator.randrange(3, 300) for _ in range(generator.randrange(2, longest))]
-        made.append(Encoded(tuple(ids), (*(generator.choice((0.0, 0.0, 1.0)) for _ in ids[1:]), 1.0)))
+        made.append(Encoded(tuple(ids), (*(float(generator.random() < targets) for _ in ids[1:]), 1.0)))
     return pack(made)
 
 
@@ -184,23 +185,26 @@ def test_layers_computed_again_change_nothing_and_keep_little(toy_model: Callabl
     assert _saved_bytes(again, batch) < _saved_bytes(prepared, batch) / 3
 
 
-def test_what_is_kept_is_what_backward_needs(toy_model: Callable[..., Any]) -> None:
+def test_what_is_kept_is_what_backward_needs(toy_model: Callable[..., Any], arithmetic: str) -> None:
     """Bytes a layer keeps of a token in bfloat16, counted by hand from the sizes of its products."""
     model = toy_model("llama")
     config = model.config
-    prepared, (one, two) = _adapted(model, "bfloat16"), (_batch(rows=1, longest=3), _batch(rows=6))
+    prepared = _adapted(model, "bfloat16")
+    one, two = _batch(rows=1, longest=3, targets=1), _batch(rows=6, targets=1)
     shapes = Shape.of(one), Shape.of(two)
     hidden, heads = config.hidden_size, config.num_attention_heads
     size = getattr(config, "head_dim", None) or hidden // heads
     qkv = (heads + 2 * config.num_key_value_heads) * size
     twice_normed = 2 * (4 * hidden + 2 * hidden + 4)  # its input, its output, its scale
-    looked = 2 * qkv + 2 * heads * size  # turned queries, keys and values, and what came of them
+    # Turned queries, keys and values, and what came of them; a number a softmax, or all of its weights.
+    looked = 4 * qkv + 2 * heads * size + 4 * heads if arithmetic == "kernels" else 2 * qkv + 2 * heads * size
     mlp = 2 * 2 * config.intermediate_size + 2 * config.intermediate_size  # gate and up, and their product
     low = 2 * 4 * 7
     token = twice_normed + looked + mlp + low
-    pair = 2 * heads
+    pair = 0 if arithmetic == "kernels" else 2 * heads
     tokens, pairs = shapes[1].tokens - shapes[0].tokens, shapes[1].pairs - shapes[0].pairs
-    expected = config.num_hidden_layers * (token * tokens + pair * pairs)
+    last = (4 + 4) * hidden * (shapes[1].targets - shapes[0].targets)  # the last norm's input, the head's gradient
+    expected = config.num_hidden_layers * (token * tokens + pair * pairs) + last
     assert _saved_bytes(prepared, two) - _saved_bytes(prepared, one) == pytest.approx(expected, rel=0.15)
 
 

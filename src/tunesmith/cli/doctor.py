@@ -85,7 +85,7 @@ def _advice(health: Health) -> Iterator[str]:
     if machine.precision == "float32" and not machine.gpu:
         yield "the CPU has no bfloat16 units, so float32 is used: the same results, more memory, slower"
     if not machine.compiler:
-        yield "there is no C++ compiler, which torch.compile would need; all else works without"
+        yield "there is no C compiler (gcc or clang), so torch does all: the same results, slower"
     if not health.cache_writable:
         yield f"{health.cache} cannot be written; {REMEDY}"
     if health.disk_free_gb < ENOUGH_DISK_GB:

@@ -220,8 +220,8 @@ def _cpuinfo(key: str) -> str:
 
 
 def _compiler() -> str:
-    """Where a C++ compiler is, for torch.compile; "" when there is none."""
-    candidates = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
+    """Where a C compiler is, for the engine's kernels; "" when there is none."""
+    candidates = (os.environ.get("CC", ""), "cc", "gcc", "clang")
     return next((found for name in candidates if name and (found := shutil.which(name))), "")
 
 

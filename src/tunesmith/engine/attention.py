@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from tunesmith.engine import native
 from tunesmith.engine.cache import Cache
 from tunesmith.engine.tiles import Context, Tiles, expected
 
@@ -66,12 +67,13 @@ def attention(
     cache = packed.cache
     if cache is not None:
         if cache.decoding:
-            return decode(joined, heads, packed.empty(cache, window, groups), cache, layer, scale, softcap)
+            return decode(joined, heads, packed, cache, layer, scale, window, softcap)
         key, value = torch.split(joined.transpose(0, 1)[heads:], groups)
         cache.fill(layer, key, value, packed.dtype)
     if dropout or softcap is not None:
         return _by_autograd(joined, heads, packed, scale, window, softcap, dropout)
-    out: Tensor = _SegmentAttention.apply(joined, heads, packed, scale, window)  # type: ignore[no-untyped-call]  # torch
+    by = _SegmentAttention if native.of(joined, packed.dtype) is None else _NativeAttention
+    out: Tensor = by.apply(joined, heads, packed, scale, window)  # type: ignore[no-untyped-call]  # torch
     return out
 
 
@@ -110,6 +112,35 @@ def _shares(query: Tensor, key: Tensor, tiles: Tiles, size: int, dtype: torch.dt
     scores = torch.bmm(_rows(query, tiles.queries, size), _rows(key, tiles.keys, size).transpose(1, 2))
     scores.view(-1, count, width, scores.shape[1] // width, scores.shape[2]).add_(tiles.hidden)
     return torch.softmax(scores, dim=-1).to(dtype)
+
+
+class _NativeAttention(torch.autograd.Function):
+    """By our kernels (`native/attention.c`): all in float32; kept are the inputs and a number a softmax."""
+
+    @staticmethod
+    def forward(ctx: Any, joined: Tensor, heads: int, packed: Context, scale: float, window: int | None) -> Tensor:
+        kernels, (total, width, size) = native.of(joined, packed.dtype), joined.shape
+        assert kernels is not None
+        joined = joined.float().contiguous()
+        shape = len(packed.spans), heads, (width - heads) // 2, size, window or 0, scale
+        out = torch.empty((total, heads, size), dtype=packed.dtype)
+        out[packed.spans[-1].stop :] = 0
+        normaliser = torch.empty((total, heads)) if ctx.needs_input_grad[0] else None
+        kernels.call("attend", joined, out, normaliser, *packed.places, *shape)
+        if normaliser is not None:
+            ctx.save_for_backward(joined, normaliser)
+            ctx.packed, ctx.shape, ctx.kernels = packed, shape, kernels
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        joined, normaliser = ctx.saved_tensors
+        threads, (total, width, size) = torch.get_num_threads(), joined.shape
+        back, spare = torch.empty_like(joined), torch.empty((threads, total, width - grad.shape[1], size))
+        back[ctx.packed.spans[-1].stop :] = 0
+        given = joined, normaliser, grad.contiguous(), back, spare, threads, total, *ctx.packed.places, *ctx.shape
+        ctx.kernels.call("attend_back", *given)
+        return back, None, None, None, None
 
 
 class _SegmentAttention(torch.autograd.Function):
@@ -212,15 +243,28 @@ def _by_autograd(
 
 
 def decode(
-    joined: Tensor, heads: int, empty: Tensor, cache: Cache, layer: int, scale: float, softcap: float | None = None
+    joined: Tensor,
+    heads: int,
+    packed: Context,
+    cache: Cache,
+    layer: int,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """One new token a row against everything the row holds; its key and value are kept.
 
-    Of `joined [rows, heads + 2 · kv heads, size]`: `[rows, heads, size]`. `empty [rows · kv heads, 1, room]` hides what
-    holds nothing; its type is that of products.
+    Of `joined [rows, heads + 2 · kv heads, size]` (float32): `[rows, heads, size]` at product precision.
     """
     rows, _, size = joined.shape
     groups = (joined.shape[1] - heads) // 2
+    kernels = native.of(joined, packed.dtype)
+    if kernels is not None and softcap is None:
+        out = torch.empty((rows, heads, size), dtype=packed.dtype)
+        shape = rows, heads, groups, cache.room, size, window or 0
+        kernels.call("decode", joined.float().contiguous(), cache.kept[layer], cache.lengths, out, *shape, scale)
+        return out
+    empty = packed.empty(cache, window, groups)
     keys, values = cache.add(layer, joined[:, heads:].view(rows, 2, groups, size))
     query = joined[:, :heads].to(empty.dtype).reshape(rows * groups, -1, size)
     if softcap is None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from tunesmith.engine import elementwise
 from tunesmith.engine.attention import decode
 from tunesmith.engine.cache import Cache
 from tunesmith.engine.layer import window_of
@@ -45,32 +45,30 @@ class Decoder:
         The cache has room already (`make_room`); its lengths are the caller's to count on.
         """
         x = self.embed(tokens).float()
-        cos, sin = (one[0].float() for one in self.rotary(x.unsqueeze(0), cache.lengths.unsqueeze(0)))
-        half = cos.shape[-1] // 2
-        turn = cos[:, None, None, :half], torch.stack([-sin[:, :half], sin[:, :half]], dim=1).unsqueeze(1)
+        cos, sin = self.rotary(x.unsqueeze(0), cache.lengths.unsqueeze(0))
+        turn = cos[0].float(), sin[0].float()
         context = Context((), len(tokens), self.prepared.dtype, self.prepared.device, cache)
         for layer in self.layers:
             x = self._through(x, layer, turn, context, cache)
-        return self.head(_normed(x, self.prepared.model.model.norm, self.prepared.dtype)).float()
+        return self.head(_normed(x, self.prepared.model.model.norm, self.prepared.dtype))
 
     def _through(self, x: Tensor, layer: _Layer, turn: tuple[Tensor, Tensor], context: Context, cache: Cache) -> Tensor:
         own, dtype = layer.own, self.prepared.dtype
         seen = own.self_attn
         size, rows = seen.head_dim, len(x)
-        joined = layer.joined(_normed(x, own.input_layernorm, dtype)).float().view(rows, -1, size)
+        joined = layer.joined(_normed(x, own.input_layernorm, dtype)).view(rows, -1, size)
         groups = joined.shape[1] // (seen.num_key_value_groups + 2)
         heads = groups * seen.num_key_value_groups
         if hasattr(seen, "q_norm"):
             queries, keys, values = torch.split(joined, [heads, groups, groups], dim=1)
             joined = torch.cat([seen.q_norm(queries), seen.k_norm(keys), values], dim=1)
-        turned = joined[:, : heads + groups].view(rows, heads + groups, 2, -1)
-        turned.copy_(torch.addcmul(turned * turn[0], turned.flip(2), turn[1]))
-        empty = context.empty(cache, window_of(seen), groups)
-        looked = decode(joined, heads, empty, cache, seen.layer_idx, seen.scaling)
-        x = x + layer.out(looked.view(rows, -1))
-        both = layer.pair(_normed(x, own.post_attention_layernorm, dtype))
-        width = both.shape[1] // 2
-        return x + layer.down(functional.silu(both[:, :width]).mul_(both[:, width:]).to(dtype))
+        joined = elementwise.turn(joined.flatten(1), *turn, heads + groups, dtype).view(joined.shape)
+        looked = decode(joined, heads, context, cache, seen.layer_idx, seen.scaling, window_of(seen))
+        x = layer.out(looked.view(rows, -1), residual=x)
+        both, delta = layer.pair.parts(_normed(x, own.post_attention_layernorm, dtype))
+        if layer.pair.bias is not None:
+            both, delta = elementwise.total(both, delta, bias=layer.pair.bias).to(dtype), None
+        return layer.down(elementwise.gated(both, delta), residual=x)
 
 
 def decoder_of(prepared: Prepared) -> Decoder | None:
@@ -99,6 +97,4 @@ def decoder_of(prepared: Prepared) -> Decoder | None:
 
 
 def _normed(x: Tensor, norm: Any, dtype: torch.dtype) -> Tensor:
-    """As `engine.layer.normed`, in fewer operations for few rows."""
-    scale = x.square().mean(-1, keepdim=True).add_(norm.variance_epsilon).rsqrt_()
-    return (x * scale).mul_(norm.weight).to(dtype)
+    return elementwise.norm(x, norm.weight, norm.variance_epsilon, dtype)[0]

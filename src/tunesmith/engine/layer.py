@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from tunesmith.engine import elementwise
 from tunesmith.engine.attention import attention
-from tunesmith.engine.products import ROWS, gated, join, onto, parallel
+from tunesmith.engine.products import gated, join, onto, parallel
 from tunesmith.engine.tiles import Context, expected
 
 FAMILY = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
@@ -62,9 +62,9 @@ class DecoderLayer(nn.Module):
             queries, keys, values = torch.split(joined.view(len(x), -1, size), [heads, groups, groups], dim=1)
             joined = torch.cat([own.q_norm(queries), own.k_norm(keys), values], dim=1).flatten(1)
         if torch.is_grad_enabled():
-            joined = _Rotary.apply(joined, *turn, heads + groups)  # type: ignore[no-untyped-call]  # of torch
+            joined = _Rotary.apply(joined, *turn, heads + groups, packed.dtype)  # type: ignore[no-untyped-call]  # of torch
         else:
-            joined = _turn(joined, *turn, heads + groups)
+            joined = elementwise.turn(joined, *turn, heads + groups, packed.dtype)
         out = attention(
             joined.view(len(x), -1, size),
             heads,
@@ -80,7 +80,7 @@ class DecoderLayer(nn.Module):
 def normed(x: Tensor, norm: Any, dtype: torch.dtype) -> Tensor:
     """RMSNorm of `x [tokens, hidden]` (float32), computed in float32 and given as `dtype` (arXiv 1910.07467, eq. 4)."""
     if not torch.is_grad_enabled():
-        return functional.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon).to(dtype)
+        return elementwise.norm(x, norm.weight, norm.variance_epsilon, dtype)[0]
     out: Tensor = _Norm.apply(x, norm.weight, norm.variance_epsilon, dtype)  # type: ignore[no-untyped-call]  # of torch
     return out
 
@@ -114,57 +114,25 @@ def window_of(own: Any) -> int | None:
 
 
 class _Norm(torch.autograd.Function):
-    """y = x̂ w with x̂ = x / rms(x); dx = (g w − x̂ mean(g w x̂)) / rms(x), dw = Σ g x̂."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-        out = torch.empty(x.shape, dtype=dtype, device=x.device)
-        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
-        for block, into, by in zip(*(torch.split(one, ROWS) for one in (x, out, scale)), strict=True):
-            into.copy_((block * by).mul_(weight))
+        out, scale = elementwise.norm(x, weight, epsilon, dtype)
         ctx.save_for_backward(x, weight, scale)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
-        back = torch.empty_like(x)
-        learned = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        blocks = (torch.split(one, ROWS) for one in (x, grad, scale, back))
-        for block, g, by, into in zip(*blocks, strict=True):
-            unit, g = block * by, g.float()
-            if learned is not None:
-                learned += (g * unit).sum(0)
-            g = g * weight
-            torch.sub(g, unit * (g * unit).mean(-1, keepdim=True), out=into).mul_(by)
-        return back, learned, None, None
+        return *elementwise.norm_back(x, weight, scale, grad, ctx.needs_input_grad[1]), None, None
 
 
 class _Rotary(torch.autograd.Function):
-    """Turn the first `count` heads by their positions, in place (arXiv 2104.09864, eq. 34); backward turns them back.
-
-    `joined [tokens, heads · size]` float32; `cos` and `sin [tokens, size]`, of which both halves are the same.
-    """
-
     @staticmethod
-    def forward(ctx: Any, joined: Tensor, cos: Tensor, sin: Tensor, count: int) -> Tensor:
+    def forward(ctx: Any, joined: Tensor, cos: Tensor, sin: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        ctx.count = count
-        ctx.mark_dirty(joined)
-        return _turn(joined, cos, sin, count)
+        ctx.rest = heads, dtype
+        return elementwise.turn(joined, cos, sin, heads, dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        cos, sin = ctx.saved_tensors
-        return _turn(grad.clone(), cos, -sin, ctx.count), None, None, None
-
-
-def _turn(joined: Tensor, cos: Tensor, sin: Tensor, count: int) -> Tensor:
-    half = cos.shape[-1] // 2
-    c, s = cos[:, None, :half].float(), sin[:, None, :half].float()
-    heads = joined.view(len(joined), -1, 2 * half)
-    first, second = heads[:, :count, :half], heads[:, :count, half:]
-    turned = (first * c).addcmul_(second, s, value=-1)
-    second.mul_(c).addcmul_(first, s)
-    first.copy_(turned)
-    return joined
+        return elementwise.turn(grad, *ctx.saved_tensors, *ctx.rest, back=True), None, None, None, None

@@ -6,8 +6,6 @@ the products run at the weights' precision, the sum is float32, since a tiny del
 away. Backward, with `g` the gradient of `y`: ``dx = g W + s (g B) A``, ``dB = s gᵀ (x Aᵀ)``, ``dA = s (g B)ᵀ x``. Kept
 are `x` and ``x Aᵀ [tokens, r]`` at product precision; no output is. Weights that train themselves are rounded to that
 precision for the product alone, in the forward and again in the backward pass, and ``dW = gᵀ x``.
-
-What is float32 only for a moment is made a block of rows at a time, so that it stays in the processor's cache.
 """
 
 from __future__ import annotations
@@ -21,13 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tunesmith.engine import eighth
+from tunesmith.engine import eighth, elementwise
 from tunesmith.engine.linear import Linear
 from tunesmith.engine.quantized import Quantized
 from tunesmith.methods._low_rank import LowRankLinear
-
-ROWS = 128
-"""Rows in a block: a block of a layer's widest activations in float32 is a few MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +77,7 @@ def parallel(x: Tensor, *layers: Any) -> Tensor:
     if torch.is_grad_enabled() or any(product.strengths):
         out = _Parallel.apply(x, product, *factors)  # type: ignore[no-untyped-call]  # of torch
     else:
-        out = functional.linear(x, product.matrix(factors)).float()
+        out = elementwise.total(functional.linear(x, product.matrix(factors)))
     bias = _bias(product, layers)
     return out if bias is None else out + bias
 
@@ -97,7 +92,7 @@ def onto(residual: Tensor, x: Tensor, layer: Any) -> Tensor:
     if torch.is_grad_enabled() or any(product.strengths):
         out = _Onto.apply(residual, x, product, *factors)  # type: ignore[no-untyped-call]  # of torch
     else:
-        out = residual + functional.linear(x, product.matrix(factors))
+        out = elementwise.total(functional.linear(x, product.matrix(factors)), residual=residual)
     bias = _plain(layer).bias
     return out if bias is None else torch.add(out, bias)
 
@@ -126,18 +121,17 @@ class Fixed:
     up: Tensor
     rounded: tuple[Tensor, Tensor] | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Of `x [rows, in]` at product precision `[rows, out]`; float32 where something is added to the product."""
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Of `x [rows, in]` at product precision, with the `residual` added: `[rows, out]` float32."""
+        return elementwise.total(*self.parts(x), bias=self.bias, residual=residual)
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The product alone and what the adapters add to it, both at product precision."""
         if self.rounded is not None and len(x) <= eighth.ROWS:
             out = eighth.multiply(x, *self.rounded)
         else:
             out = functional.linear(x, self.product.matrix(()))
-        if self.bias is None and self.down is None:
-            return out
-        out = out.float()
-        if self.down is not None:
-            out.add_(torch.mm(torch.mm(x, self.down), self.up))
-        return out if self.bias is None else out.add_(self.bias)
+        return out, None if self.down is None else torch.mm(torch.mm(x, self.down), self.up)
 
 
 def fixed(eighths: eighth.Eighths | None, *layers: Any) -> Fixed | None:
@@ -237,11 +231,6 @@ def _joined(weights: Sequence[Tensor]) -> Tensor | None:
     return weights[0].detach().as_strided((sum(map(len, weights)), width), (width, 1))
 
 
-def _blocks(rows: int) -> Iterator[slice]:
-    for start in range(0, rows, ROWS):
-        yield slice(start, min(start + ROWS, rows))
-
-
 class _Beside:
     """The adapters beside a product, all as one: `down [ranks, in]`, `up [sum of widths, ranks]` with zeros between.
 
@@ -311,10 +300,8 @@ def _backward(ctx: Any, grad: Tensor, needed: bool, x: Tensor, low: Tensor, fact
 class _Parallel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
-        out = functional.linear(x, product.matrix(factors)).float()
         low, delta = _delta(x, product, factors)
-        if delta is not None:
-            out.add_(delta)
+        out = elementwise.total(functional.linear(x, product.matrix(factors)), delta)
         ctx.product = product
         ctx.save_for_backward(x if _learn(factors) else None, low, *factors)
         return out
@@ -329,10 +316,8 @@ class _Parallel(torch.autograd.Function):
 class _Onto(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, residual: Tensor, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
-        out = residual + functional.linear(x, product.matrix(factors))
         low, delta = _delta(x, product, factors)
-        if delta is not None:
-            out.add_(delta)
+        out = elementwise.total(functional.linear(x, product.matrix(factors)), delta, residual=residual)
         ctx.product = product
         ctx.save_for_backward(x if _learn(factors) else None, low, *factors)
         return out
@@ -345,21 +330,11 @@ class _Onto(torch.autograd.Function):
 
 
 class _Gated(torch.autograd.Function):
-    """silu(g) ∘ u; with σ = sigmoid(g): dg = d ∘ u ∘ (σ + g σ (1 − σ)), du = d ∘ g σ."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
         both = functional.linear(x, product.matrix(factors))
-        width = product.widths[0]
         low, delta = _delta(x, product, factors)
-        if not (_learn(factors) or ctx.needs_input_grad[0]):
-            return functional.silu(both[:, :width]).mul_(both[:, width:])
-        out = torch.empty(len(x), width, dtype=both.dtype, device=x.device)
-        for rows in _blocks(len(x)):
-            block = both[rows].float()
-            if delta is not None:
-                both[rows] = block.add_(delta[rows])
-            out[rows] = functional.silu(block[:, :width]).mul_(block[:, width:])
+        out = elementwise.gated(both, delta)
         ctx.product = product
         ctx.save_for_backward(x if _learn(factors) else None, low, both, *factors)
         return out
@@ -367,11 +342,6 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, low, both, *factors = ctx.saved_tensors
-        width = ctx.product.widths[0]
-        pair = torch.empty_like(both)
-        for rows in _blocks(len(both)):
-            gate, up = torch.split(both[rows], width, dim=1)
-            torch.mul(functional.silu(gate), grad[rows], out=pair[rows, width:])
-            torch.ops.aten.silu_backward.grad_input(grad[rows] * up, gate, grad_input=pair[rows, :width])
+        pair = elementwise.gated_back(both, grad)
         back, *learned = _backward(ctx, pair, ctx.needs_input_grad[0], x, low, factors)
         return back, None, *learned

@@ -81,6 +81,7 @@ class Context:
     keep: Tensor | None = None
     recompute: bool = False
     _tiles: dict[int | None, list[Tiles]] = field(default_factory=dict)
+    _places: tuple[Tensor, Tensor, Tensor] | None = None
     _empty: dict[int | None, Tensor] = field(default_factory=dict)
 
     def tiles(self, window: int | None) -> list[Tiles]:
@@ -95,6 +96,19 @@ class Context:
                 for group in _together(found, size[0] * size[1])
             ]
         return self._tiles[window]
+
+    @property
+    def places(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The spans as int32: queries `[spans, 2]`, where their ranges begin `[spans + 1]`, ranges of keys `[*, 2]`."""
+        if self._places is None:
+            found = (
+                [(span.start, span.stop) for span in self.spans],
+                np.cumsum([0, *(len(span.keys) for span in self.spans)]),
+                [keys for span in self.spans for keys in span.keys],
+            )
+            queries, offsets, ranges = (torch.from_numpy(np.asarray(one, dtype=np.int32)) for one in found)
+            self._places = queries, offsets, ranges
+        return self._places
 
     def empty(self, cache: Cache, window: int | None, groups: int) -> Tensor:
         """What is added to the scores of a decoding step, `[rows · kv heads, 1, room]`.

@@ -1,0 +1,126 @@
+"""The steps of a decoder layer between its products: by our kernels, each in one pass over memory, or else by torch.
+
+Rows are tokens. What torch needs several passes for is made a block of rows at a time, so that it stays in the
+processor's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tunesmith.engine import native
+
+ROWS = 128
+"""Rows in a block: a block of a layer's widest activations in float32 is a few MB."""
+
+
+def norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """RMSNorm ``x / rms(x) · weight`` as `dtype`, and ``1 / rms(x) [rows, 1]``, of `x [rows, width]` (float32)."""
+    out = torch.empty(x.shape, dtype=dtype, device=x.device)
+    kernels = native.of(x, dtype)
+    if kernels is not None:
+        scale = torch.empty((len(x), 1), device=x.device)
+        kernels.call("norm", x, weight, epsilon, out, scale, *x.shape)
+        return out, scale
+    scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+    for rows in _blocks(len(x)):
+        out[rows] = (x[rows] * scale[rows]).mul_(weight)
+    return out, scale
+
+
+def norm_back(x: Tensor, weight: Tensor, scale: Tensor, grad: Tensor, learns: bool) -> tuple[Tensor, Tensor | None]:
+    """Gradients of `norm`'s input and, if it `learns`, of its weight.
+
+    With ``x̂ = x / rms(x)``: ``dx = (g w − x̂ mean(g w x̂)) / rms(x)`` and ``dw = Σ g x̂``.
+    """
+    back, learned = torch.empty_like(x), torch.zeros_like(weight) if learns else None
+    kernels = native.of(x, grad.dtype)
+    if kernels is not None:
+        grad = grad.contiguous()
+        kernels.call("norm_back", x, weight, scale, grad, back, *x.shape)
+        if learned is not None:
+            kernels.call("norm_learned", x, scale, grad, learned, *x.shape)
+        return back, learned
+    for rows in _blocks(len(x)):
+        unit, g = x[rows] * scale[rows], grad[rows].float()
+        if learned is not None:
+            learned += (g * unit).sum(0)
+        g = g * weight
+        torch.sub(g, unit * (g * unit).mean(-1, keepdim=True), out=back[rows]).mul_(scale[rows])
+    return back, learned
+
+
+def total(
+    product: Tensor, delta: Tensor | None = None, *, bias: Tensor | None = None, residual: Tensor | None = None
+) -> Tensor:
+    """``product + delta + bias + residual`` summed in float32, `[rows, width]`; `bias [width]`."""
+    kernels = native.of(product, product.dtype)
+    if kernels is not None:
+        out = torch.empty(product.shape, device=product.device)
+        kernels.call("total", product, delta, bias, residual, out, *product.shape)
+        return out
+    out = product.float() if residual is None else residual + product
+    if delta is not None:
+        out = out.add_(delta) if out is not product else out + delta
+    return out if bias is None else out + bias
+
+
+def turn(joined: Tensor, cos: Tensor, sin: Tensor, heads: int, dtype: torch.dtype, *, back: bool = False) -> Tensor:
+    """`joined [rows, width]` (float32) with its first `heads` turned by their positions, or turned `back`.
+
+    `cos` and `sin [rows, size]`, of which both halves are the same (arXiv 2104.09864, eq. 34). Products are at `dtype`.
+    """
+    size, sign, out = cos.shape[-1], -1.0 if back else 1.0, torch.empty_like(joined)
+    kernels = native.of(joined, dtype)
+    if kernels is not None:
+        kernels.call("turn", joined, cos, sin, sign, out, len(joined), heads, size, joined.shape[1])
+        return out
+    out.copy_(joined)
+    c, s = cos[:, None, : size // 2], sign * sin[:, None, : size // 2]
+    first, second = out.view(len(out), -1, size)[:, :heads].chunk(2, dim=-1)
+    turned = (first * c).addcmul_(second, s, value=-1)
+    second.mul_(c).addcmul_(first, s)
+    first.copy_(turned)
+    return out
+
+
+def gated(both: Tensor, delta: Tensor | None = None) -> Tensor:
+    """``silu(gate) ∘ up`` of `both [rows, 2 · width]`, gate and up side by side (SwiGLU, arXiv 2002.05202, eq. 5).
+
+    A `delta` is added to both first, and kept there.
+    """
+    width = both.shape[1] // 2
+    out = torch.empty((len(both), width), dtype=both.dtype, device=both.device)
+    kernels = native.of(both, both.dtype)
+    if kernels is not None:
+        kernels.call("gated", both, delta, out, *out.shape)
+        return out
+    for rows in _blocks(len(both)):
+        block = both[rows].float()
+        if delta is not None:
+            both[rows] = block.add_(delta[rows])
+        out[rows] = functional.silu(block[:, :width]).mul_(block[:, width:])
+    return out
+
+
+def gated_back(both: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of `both`; with ``σ = sigmoid(g)``: ``dg = d ∘ u ∘ (σ + g σ (1 − σ))``, ``du = d ∘ g σ``."""
+    back, width = torch.empty_like(both), both.shape[1] // 2
+    kernels = native.of(both, both.dtype)
+    if kernels is not None:
+        kernels.call("gated_back", both, grad.contiguous(), back, len(both), width)
+        return back
+    for rows in _blocks(len(both)):
+        gate, up = torch.split(both[rows], width, dim=1)
+        torch.mul(functional.silu(gate), grad[rows], out=back[rows, width:])
+        torch.ops.aten.silu_backward.grad_input(grad[rows] * up, gate, grad_input=back[rows, :width])
+    return back
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    for start in range(0, rows, ROWS):
+        yield slice(start, min(start + ROWS, rows))

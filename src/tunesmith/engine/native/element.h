@@ -1,0 +1,50 @@
+/* What all kernels share: the type of products (bfloat16 or float32) and functions that compilers make vectors of. */
+
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef BFLOAT16
+typedef uint16_t element;
+static inline float wide(element given) {
+    union { uint32_t bits; float value; } as = {(uint32_t)given << 16};
+    return as.value;
+}
+/* To the nearest, halves to even. */
+static inline element narrow(float given) {
+    union { float value; uint32_t bits; } as = {given};
+    return (element)((as.bits + 0x7fff + ((as.bits >> 16) & 1)) >> 16);
+}
+#else
+typedef float element;
+static inline float wide(element given) { return given; }
+static inline element narrow(float given) { return given; }
+#endif
+
+/* Numbers from which a second thread is worth waking. */
+#define MANY 16384
+
+static inline int64_t smaller(int64_t one, int64_t other) { return one < other ? one : other; }
+static inline int64_t larger(int64_t one, int64_t other) { return one > other ? one : other; }
+static inline int64_t filled(int64_t count, int64_t step) { return (count + step - 1) / step * step; }
+
+/* e^x to 2e-7 of itself: 2^n e^r with |r| <= ln 2 / 2, the polynomial of Cephes' expf. Not-a-number stays one. */
+static inline float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    const float n = rintf(x * 1.44269504f);
+    const float r = fmaf(n, 2.12194440e-4f, fmaf(n, -0.693359375f, x));
+    float p = 1.9875691500e-4f;
+    p = fmaf(p, r, 1.3981999507e-3f);
+    p = fmaf(p, r, 8.3334519073e-3f);
+    p = fmaf(p, r, 4.1665795894e-2f);
+    p = fmaf(p, r, 1.6666665459e-1f);
+    p = fmaf(p, r, 5.0000001201e-1f);
+    union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
+    return (fmaf(p, r * r, r) + 1.0f) * power.value;
+}
+
+static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
