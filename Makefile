@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 # The first Python new enough; `make PYTHON=/path/to/python3.12 install` chooses another.
 PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13; do $$name -c \
 	'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$name; break; }; done; true)
-# More for pytest: `make test ARGS="-m model -x"`.
+# More for pytest: `make test ARGS="-m model -x"`; "-n 0" runs the tests one after another, as a debugger wants them.
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -32,7 +32,7 @@ quickstart: install ## pull a real model and real data, climb, print the table, 
 	$(VENV)/bin/tunesmith climb examples/movie-reviews/task.yaml
 
 test: install ## run the quick test suite
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: install ## lint, layout of the code, types
 	$(VENV)/bin/ruff check

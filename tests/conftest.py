@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     ToyModel = Callable[..., PreTrainedModel]
 
-_HOME_OF_THE_PERSON = os.environ.get("TUNESMITH_HOME", "")
+# A worker of pytest-xdist inherits what the process that started it has set below.
+_HOME_OF_THE_PERSON = os.environ.setdefault("HOME_BEFORE_TESTS", os.environ.get("TUNESMITH_HOME", ""))
 _HOME = tempfile.mkdtemp(prefix="tunesmith-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 # Set at import, before any test module imports torch or transformers, which read some of these once.
