@@ -32,8 +32,9 @@ from tunesmith.tasks import _balance
 MEASURED_SHARE = 0.05
 """Share of a climb's time that measuring one rung on the validation rows may take."""
 FEWEST_ROWS = 60
-LOSS_ROWS, LOSS_TOKENS = 128, 8192
-"""Validation rows, and tokens of them, on which the loss is followed during training: it is measured many times."""
+LOSS_ROWS, LOSS_TOKENS = 512, 8192
+"""Validation rows, and tokens of them, on which the loss is followed during training: it is measured many times, and
+few rows would pick weights by chance."""
 
 
 def open_bench(project: Project, examples: Examples, folder: Path, seconds: float) -> Bench:
