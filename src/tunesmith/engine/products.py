@@ -118,7 +118,7 @@ class Fixed:
     product: Product
     bias: Tensor | None
     down: Tensor | None
-    up: Tensor
+    up: Tensor | None
     rounded: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -131,7 +131,9 @@ class Fixed:
             out = eighth.multiply(x, *self.rounded)
         else:
             out = functional.linear(x, self.product.matrix(()))
-        return out, None if self.down is None else torch.mm(torch.mm(x, self.down), self.up)
+        if self.down is None or self.up is None:
+            return out, None
+        return out, torch.mm(torch.mm(x, self.down), self.up)
 
 
 def fixed(eighths: eighth.Eighths | None, *layers: Any) -> Fixed | None:
@@ -145,8 +147,8 @@ def fixed(eighths: eighth.Eighths | None, *layers: Any) -> Fixed | None:
     product, factors = found
     if product.trains:
         return None
-    beside = _Beside(product, [None if one is None else one.detach() for one in factors])
-    down, up = (beside.down.T.contiguous(), beside.up.T.contiguous()) if beside else (None, beside.up)
+    beside = _beside(product, [None if one is None else one.detach() for one in factors])
+    down, up = (beside.down.T.contiguous(), beside.up.T.contiguous()) if beside else (None, None)
     rounded = eighths.of(product.weight) if eighths is not None and product.weight is not None else None
     return Fixed(product, _bias(product, layers), down, up, rounded)
 
@@ -234,18 +236,14 @@ def _joined(weights: Sequence[Tensor]) -> Tensor | None:
 class _Beside:
     """The adapters beside a product, all as one: `down [ranks, in]`, `up [sum of widths, ranks]` with zeros between.
 
-    At the precision of the product; each up-projection holds its layer's strength. False where there are none.
+    At the precision of the product; each up-projection holds its layer's strength. `places` says of each layer which
+    columns of the output and which ranks are its own, and its strength; None where it has no adapter.
     """
 
     def __init__(self, product: Product, factors: Factors) -> None:
-        dtype = product.dtype
-        given = [a for a in factors[::2] if a is not None] if not product.trains else []
-        self.places: list[tuple[slice, slice, float] | None] = []
-        self.down = self.up = torch.empty(0)
-        if not given:
-            return
-        self.down = torch.cat(given).to(dtype)
+        self.down = torch.cat([a for a in factors[::2] if a is not None]).to(product.dtype)
         self.up = self.down.new_zeros(sum(product.widths), len(self.down))
+        self.places: list[tuple[slice, slice, float] | None] = []
         rank = 0
         for (columns, strength), b in zip(product.parts, factors[1::2], strict=True):
             if b is None:
@@ -255,93 +253,88 @@ class _Beside:
             self.places.append((columns, ranks, strength))
             self.up[columns, ranks] = b if strength == 1.0 else b * strength
 
-    def __bool__(self) -> bool:
-        return bool(self.places)
 
-    def gradients(self, grad: Tensor, x: Tensor, low: Tensor, through: Tensor | None) -> list[Tensor | None]:
-        """Gradients of the factors, in order, from that of the product's output, `grad [tokens, sum of widths]`.
-
-        What goes through the adapters to `x` is added to `through`, in place.
-        """
-        back = torch.mm(grad, self.up)
-        if through is not None:
-            through.addmm_(back, self.down)
-        downs, ups = torch.mm(back.T, x).float(), torch.mm(grad.T, low)
-        found: list[Tensor | None] = []
-        for place in self.places:
-            if place is None:
-                found += [None, None]
-            else:
-                columns, ranks, strength = place
-                found += [downs[ranks], ups[columns, ranks].float() * strength]
-        return found
+def _beside(product: Product, factors: Factors) -> _Beside | None:
+    """The adapters beside a product; None where it has none, or its factors are the weights themselves."""
+    return None if product.trains or not _learn(factors) else _Beside(product, factors)
 
 
-def _delta(x: Tensor, product: Product, factors: Factors) -> tuple[Tensor, Tensor] | tuple[None, None]:
-    """``x Aᵀ`` of all adapters, `[tokens, ranks]`, and what they add to the product; (None, None) without any."""
-    beside = _Beside(product, factors)
-    if not beside:
-        return None, None
-    low = functional.linear(x, beside.down)
-    return low, functional.linear(low, beside.up)
+def _forward(
+    ctx: Any, x: Tensor, product: Product, factors: Factors
+) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
+    """The product alone, what the adapters add to it, and what backward needs of both."""
+    beside, delta = _beside(product, factors), None
+    kept: list[Tensor | None] = [x if _learn(factors) else None, None, None, None]
+    if beside is not None:
+        low = functional.linear(x, beside.down)
+        delta = functional.linear(low, beside.up)
+        kept[1:] = low, beside.down, beside.up
+    if product.trains:
+        kept += factors
+    ctx.product, ctx.places = product, beside.places if beside else [None] * len(product.widths)
+    return functional.linear(x, product.matrix(factors)), delta, kept
 
 
-def _backward(ctx: Any, grad: Tensor, needed: bool, x: Tensor, low: Tensor, factors: Factors) -> list[Tensor | None]:
-    """Gradients of the product's input, then of its factors."""
-    product: Product = ctx.product
+def _backward(ctx: Any, grad: Tensor, needed: bool, kept: Sequence[Any]) -> list[Tensor | None]:
+    """Gradients of the product's input, then of its factors; `grad [tokens, sum of widths]` is its output's."""
+    (x, low, down, up, *weights), product = kept, ctx.product
     grad = grad.to(product.dtype)
-    through = torch.mm(grad, product.matrix(factors)) if needed else None
+    through = torch.mm(grad, product.matrix(weights)) if needed else None
     if product.trains:
         return [through, *(torch.mm(grad[:, columns].T, x).float() for columns, _ in product.parts)]
-    beside = _Beside(product, factors)
-    return [through, *(beside.gradients(grad, x, low, through) if beside else [None] * len(factors))]
+    if low is None:
+        return [through, *([None, None] * len(ctx.places))]
+    back = torch.mm(grad, up)
+    if through is not None:
+        through.addmm_(back, down)
+    downs, ups = torch.mm(back.T, x).float(), torch.mm(grad.T, low)
+    found = [through]
+    for place in ctx.places:
+        if place is None:
+            found += [None, None]
+        else:
+            columns, ranks, strength = place
+            found += [downs[ranks], ups[columns, ranks].float() * strength]
+    return found
 
 
 class _Parallel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
-        low, delta = _delta(x, product, factors)
-        out = elementwise.total(functional.linear(x, product.matrix(factors)), delta)
-        ctx.product = product
-        ctx.save_for_backward(x if _learn(factors) else None, low, *factors)
-        return out
+        out, delta, kept = _forward(ctx, x, product, factors)
+        ctx.save_for_backward(*kept)
+        return elementwise.total(out, delta)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, low, *factors = ctx.saved_tensors
-        through, *learned = _backward(ctx, grad, ctx.needs_input_grad[0], x, low, factors)
+        through, *learned = _backward(ctx, grad, ctx.needs_input_grad[0], ctx.saved_tensors)
         return through, None, *learned
 
 
 class _Onto(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, residual: Tensor, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
-        low, delta = _delta(x, product, factors)
-        out = elementwise.total(functional.linear(x, product.matrix(factors)), delta, residual=residual)
-        ctx.product = product
-        ctx.save_for_backward(x if _learn(factors) else None, low, *factors)
-        return out
+        out, delta, kept = _forward(ctx, x, product, factors)
+        ctx.save_for_backward(*kept)
+        return elementwise.total(out, delta, residual=residual)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, low, *factors = ctx.saved_tensors
-        through, *learned = _backward(ctx, grad, ctx.needs_input_grad[1], x, low, factors)
+        through, *learned = _backward(ctx, grad, ctx.needs_input_grad[1], ctx.saved_tensors)
         return grad, through, None, *learned
 
 
 class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
-        both = functional.linear(x, product.matrix(factors))
-        low, delta = _delta(x, product, factors)
+        both, delta, kept = _forward(ctx, x, product, factors)
         out = elementwise.gated(both, delta)
-        ctx.product = product
-        ctx.save_for_backward(x if _learn(factors) else None, low, both, *factors)
+        ctx.save_for_backward(both, *kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, low, both, *factors = ctx.saved_tensors
+        both, *kept = ctx.saved_tensors
         pair = elementwise.gated_back(both, grad)
-        back, *learned = _backward(ctx, pair, ctx.needs_input_grad[0], x, low, factors)
-        return back, None, *learned
+        through, *learned = _backward(ctx, pair, ctx.needs_input_grad[0], kept)
+        return through, None, *learned
