@@ -101,6 +101,20 @@ def test_gated(with_delta: bool, width: int, dtype: torch.dtype, by_torch: Calla
     _like(elementwise.gated_back(kept, grad).float(), wide.grad, dtype)
 
 
+@each_type
+@pytest.mark.parametrize("width", [1, 50, 3001])
+def test_likelihoods(width: int, dtype: torch.dtype, by_torch: Callable[..., Any]) -> None:
+    scores = (torch.randn(9, width) * 5).to(dtype)
+    for shares in (False, True):
+        mine, theirs = scores.clone(), scores.clone()
+        normaliser, likeliest = elementwise.likelihoods(mine, shares)
+        expected, place = by_torch(elementwise.likelihoods, theirs, shares)
+        _like(normaliser, expected, torch.float32)
+        assert torch.equal(scores.gather(1, likeliest[:, None]), scores.gather(1, place[:, None]))
+        assert torch.equal(mine, scores) != shares
+        _like(mine, theirs, dtype)
+
+
 def _segments(seed: int) -> tuple[Segment, ...]:
     """Trees of segments: some stand alone, some go on from one before."""
     generator, made, at = random.Random(seed), [], 0

@@ -121,6 +121,24 @@ def gated_back(both: Tensor, grad: Tensor) -> Tensor:
     return back
 
 
+def likelihoods(scores: Tensor, shares: bool) -> tuple[Tensor, Tensor]:
+    """Of each row of `scores [rows, width]` the logarithm of the sum of ``e^score`` (float32), and the highest's place.
+
+    With `shares` the row's probabilities take the place of its scores.
+    """
+    kernels = native.of(scores, scores.dtype)
+    if kernels is not None:
+        normaliser = torch.empty(len(scores), device=scores.device)
+        likeliest = torch.empty(len(scores), dtype=torch.long, device=scores.device)
+        kernels.call("likelihoods", scores, normaliser, likeliest, *scores.shape, shares)
+        return normaliser, likeliest
+    wide = scores.float()
+    normaliser, likeliest = torch.logsumexp(wide, dim=-1), wide.argmax(-1)
+    if shares:
+        scores.copy_((wide - normaliser.unsqueeze(1)).exp_())
+    return normaliser, likeliest
+
+
 def _blocks(rows: int) -> Iterator[slice]:
     for start in range(0, rows, ROWS):
         yield slice(start, min(start + ROWS, rows))

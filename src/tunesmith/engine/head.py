@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tunesmith.engine import elementwise
 from tunesmith.engine.linear import Linear
 
 BLOCK = 256
@@ -52,13 +53,13 @@ class _LabelLogprobs(torch.autograd.Function):
         learns = ctx.needs_input_grad[1]
         expected = torch.empty_like(hidden) if ctx.needs_input_grad[0] and not learns else None
         for rows, mine, inside in _blocks(len(hidden), at):
-            scores = functional.linear(hidden[rows].to(dtype), weight).float()
-            normaliser = torch.logsumexp(scores, dim=-1)
-            logprobs[mine] = scores[inside, labels[mine]] - normaliser[inside]
-            correct[mine] = scores.argmax(-1)[inside] == labels[mine]
+            scores = functional.linear(hidden[rows].to(dtype), weight)
+            wanted = scores[inside, labels[mine]].float()
+            normaliser, likeliest = elementwise.likelihoods(scores, shares=expected is not None)
+            logprobs[mine] = wanted - normaliser[inside]
+            correct[mine] = likeliest[inside] == labels[mine]
             if expected is not None:
-                shares = scores.sub_(normaliser.unsqueeze(1)).exp_().to(dtype)
-                expected[rows] = torch.mm(shares, weight)
+                expected[rows] = torch.mm(scores, weight)
         ctx.mark_non_differentiable(correct)
         ctx.dtype = dtype
         ctx.save_for_backward(hidden if learns else None, expected, own, at, labels)

@@ -36,6 +36,7 @@ _TAKES = {
     "turn": "pppfpnnnn",
     "gated": "pppnn",
     "gated_back": "pppnn",
+    "likelihoods": "pppnnn",
     "attend": "pppppp" + "nnnnnf",
     "attend_back": "ppppp" + "nn" + "ppp" + "nnnnnf",
     "decode": "pppp" + "nnnnnn" + "f",

@@ -123,3 +123,29 @@ void gated_back(const element *both, const element *grad, element *back, int64_t
         }
     }
 }
+
+/* Of each row of scores the logarithm of the sum of e^score, and the place of the highest; with `shares` the row's
+   probabilities take the place of its scores. */
+void likelihoods(element *scores, float *normaliser, int64_t *likeliest, int64_t rows, int64_t width, int64_t shares) {
+    #pragma omp parallel for schedule(static) if (rows * width > MANY)
+    for (int64_t row = 0; row < rows; row++) {
+        element *line = scores + row * width;
+        float top = -INFINITY, sum = 0;
+        #pragma omp simd reduction(max : top)
+        for (int64_t i = 0; i < width; i++) {
+            const float score = wide(line[i]);
+            top = score > top ? score : top;
+        }
+        int64_t place = 0;
+        while (place < width - 1 && wide(line[place]) != top) place++;
+        #pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < width; i++) sum += exponential(wide(line[i]) - top);
+        normaliser[row] = top + logf(sum);
+        likeliest[row] = place;
+        if (shares) {
+            const float by = 1.0f / sum;
+            #pragma omp simd
+            for (int64_t i = 0; i < width; i++) line[i] = narrow(exponential(wide(line[i]) - top) * by);
+        }
+    }
+}
