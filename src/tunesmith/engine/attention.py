@@ -268,8 +268,8 @@ def decode(
     keys, values = cache.add(layer, joined[:, heads:].view(rows, 2, groups, size))
     query = joined[:, :heads].to(empty.dtype).reshape(rows * groups, -1, size)
     if softcap is None:
-        scores = torch.baddbmm(empty, query, keys.transpose(1, 2), alpha=scale)
+        scores = torch.baddbmm(empty, query, keys, alpha=scale)
     else:
-        scores = torch.tanh(torch.bmm(query, keys.transpose(1, 2)) * (scale / softcap)) * softcap + empty
+        scores = torch.tanh(torch.bmm(query, keys) * (scale / softcap)) * softcap + empty
     shares = torch.softmax(scores, dim=-1, dtype=torch.float32).to(empty.dtype)
-    return torch.bmm(shares, values).view(rows, heads, size)
+    return torch.bmm(shares, values.transpose(1, 2)).view(rows, heads, size)

@@ -29,5 +29,5 @@ def keys_and_values(prepared: Prepared, ids: Sequence[int]) -> Tensor:
     batch = pack([row]).to(prepared.device)
     cache = Cache(batch.ways, torch.tensor([len(ids)], device=prepared.device))
     logits(prepared, batch, batch.index, cache)
-    layers = [cache.kept[layer][:, 0, :, : len(ids)].permute(2, 0, 1, 3).flatten(2) for layer in sorted(cache.kept)]
+    layers = [cache.kept[layer][:, 0, :, :, : len(ids)].permute(3, 0, 1, 2).flatten(2) for layer in sorted(cache.kept)]
     return torch.stack(layers, 1).float()

@@ -13,7 +13,7 @@ BLOCK = 64
 
 @dataclass(slots=True)
 class Cache:
-    """Keys and values of several sequences for decoding, per layer `[2, rows, kv heads, room, head size]`.
+    """Keys and values of several sequences for decoding, per layer `[2, rows, kv heads, head size, room]`.
 
     Filled by one packed pass over the prompts (`ways`, as in PackedBatch; a shared beginning is copied to every row
     that has it), then grown by one token a row at each decoding step. `lengths [rows]` counts what each row holds.
@@ -24,19 +24,17 @@ class Cache:
     kept: dict[int, Tensor] = field(default_factory=dict)
     decoding: bool = False
     room: int = 0
-    _heads: int = 0
-    _places: Tensor | None = None
 
     def fill(self, layer: int, key: Tensor, value: Tensor, dtype: torch.dtype) -> None:
         """Keep the keys and values of every row, `[kv heads, T, head size]`."""
-        self.room, self._heads = int(self.lengths.max()) + BLOCK, len(key)
-        shape = (2, len(self.ways), key.shape[0], self.room, key.shape[2])
+        self.room = (int(self.lengths.max()) // BLOCK + 1) * BLOCK
+        shape = (2, len(self.ways), key.shape[0], key.shape[2], self.room)
         kept = self.kept[layer] = key.new_zeros(shape, dtype=dtype)
         for side, new in zip(kept, (key, value), strict=True):
             for row, way in enumerate(self.ways):
                 place = 0
                 for start, stop in way:
-                    side[row, :, place : place + stop - start] = new[:, start:stop]
+                    side[row, :, :, place : place + stop - start] = new[:, start:stop].transpose(1, 2)
                     place += stop - start
 
     def make_room(self) -> None:
@@ -44,22 +42,17 @@ class Cache:
         if int(self.lengths.max()) >= self.room:
             self.room += BLOCK
             for layer, kept in self.kept.items():
-                self.kept[layer] = nn.functional.pad(kept, (0, 0, 0, BLOCK))
-        rows, heads = len(self.lengths), self._heads
-        sides = torch.arange(2 * rows * heads, device=self.lengths.device).view(2, rows, heads).transpose(0, 1)
-        self._places = (sides * self.room + self.lengths.view(-1, 1, 1)).flatten()
+                self.kept[layer] = nn.functional.pad(kept, (0, BLOCK))
 
     def add(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
         """Keep one more token of every row, `new [rows, 2, kv heads, head size]`; gives all keys and all values.
 
-        They come whole, `[rows · kv heads, room, head size]`, with room at the end that holds nothing yet: products of
+        They come whole, `[rows · kv heads, head size, room]`, with room at the end that holds nothing yet: products of
         a whole tensor need no copy of it.
         """
         kept = self.kept[layer]
-        size = kept.shape[-1]
-        assert self._places is not None, "make_room comes first"
-        kept.view(-1, size).index_copy_(0, self._places, new.to(kept.dtype).reshape(-1, size))
-        keys, values = kept.view(2, -1, self.room, size)
+        kept[:, torch.arange(len(new), device=new.device), :, :, self.lengths] = new.to(kept.dtype)
+        keys, values = kept.view(2, -1, *kept.shape[3:])
         return keys, values
 
     def keep(self, rows: Tensor) -> None:

@@ -7,20 +7,8 @@
 
 #include "element.h"
 
-#if defined(__AVX512F__)
-#define LANES 16
-#define TALL 8
-#elif defined(__AVX2__)
-#define LANES 8
-#define TALL 4
-#else
-#define LANES 4
-#define TALL 4
-#endif
 #define PANEL (2 * LANES)
 #define BLOCK 48 /* rows (a query and a head) that are looked up together */
-
-typedef float lanes __attribute__((vector_size(4 * LANES)));
 
 /* What is asked: joined [tokens, heads + 2 groups, size] (queries, keys, values) and its spans. */
 typedef struct {
@@ -281,46 +269,95 @@ void attend_back(const float *joined, const float *normaliser, const element *gr
     }
 }
 
+#define TOGETHER 4 /* heads of a group that are looked up together */
+
+/* scores [heads, room] of some queries with keys [size, room], from the place `at` on, a panel at a time. */
+static inline __attribute__((always_inline)) void weigh(const float *query, const element *keys, float *scores, int64_t at,
+                                                        int64_t room, int64_t size, float scale, const int heads) {
+    lanes left[TOGETHER] = {0}, right[TOGETHER] = {0};
+    for (int64_t c = 0; c < size; c++) {
+        const lanes one = widened(keys + c * room + at), two = widened(keys + c * room + at + LANES);
+        #pragma GCC unroll 4
+        for (int i = 0; i < heads; i++) {
+            left[i] += query[i * size + c] * one;
+            right[i] += query[i * size + c] * two;
+        }
+    }
+    for (int i = 0; i < heads; i++) {
+        left[i] *= scale, right[i] *= scale;
+        memcpy(scores + i * room + at, left + i, sizeof(lanes));
+        memcpy(scores + i * room + at + LANES, right + i, sizeof(lanes));
+    }
+}
+
+/* out [heads, size]: each head's weights [heads, room] with values [size, room], from the place `at` to `end`. */
+static inline __attribute__((always_inline)) void blend(const float *weights, const element *values, element *out, int64_t at,
+                                                        int64_t end, int64_t room, int64_t size, const int heads) {
+    for (int64_t c = 0; c < size; c++) {
+        lanes sums[TOGETHER] = {0};
+        for (int64_t i = at; i < end; i += LANES) {
+            const lanes value = widened(values + c * room + i);
+            #pragma GCC unroll 4
+            for (int head = 0; head < heads; head++) {
+                lanes weight;
+                memcpy(&weight, weights + head * room + i, sizeof weight);
+                sums[head] += weight * value;
+            }
+        }
+        for (int head = 0; head < heads; head++) out[head * size + c] = narrow(added(sums[head]));
+    }
+}
+
+/* Some heads of one row: out [heads, size]. The row holds keys and values at the places [begin, end). */
+static inline __attribute__((always_inline)) void look_back(const float *query, const element *keys, const element *values,
+                                                            float *weights, element *out, int64_t begin, int64_t end,
+                                                            int64_t room, int64_t size, float scale, const int heads) {
+    const int64_t from = begin / PANEL * PANEL, to = filled(end, PANEL);
+    for (int64_t at = from; at < to; at += PANEL) weigh(query, keys, weights, at, room, size, scale, heads);
+    for (int head = 0; head < heads; head++) {
+        float *line = weights + head * room, top = -INFINITY, sum = 0;
+        #pragma omp simd reduction(max : top)
+        for (int64_t i = begin; i < end; i++) top = line[i] > top ? line[i] : top;
+        #pragma omp simd reduction(+ : sum)
+        for (int64_t i = begin; i < end; i++) sum += line[i] = exponential(line[i] - top);
+        const float by = 1.0f / sum;
+        #pragma omp simd
+        for (int64_t i = begin; i < end; i++) line[i] *= by;
+        memset(line + from, 0, (begin - from) * sizeof(float));
+        memset(line + end, 0, (to - end) * sizeof(float));
+    }
+    blend(weights, values, out, from, to, room, size, heads);
+}
+
 /* One new token a row, joined [rows, heads + 2 groups, size]: its key and value are kept at the row's length in
-   kept [2, rows, groups, room, size], then it looks at all the row holds. out [rows, heads, size]. */
+   kept [2, rows, groups, size, room], then it looks at all the row holds. out [rows, heads, size]. Room is a multiple
+   of PANEL; what nothing was kept at holds numbers. */
 void decode(const float *joined, element *kept, const int64_t *lengths, element *out, int64_t rows, int64_t heads,
             int64_t groups, int64_t room, int64_t size, int64_t window, float scale) {
     const int64_t repeats = heads / groups, stride = (heads + 2 * groups) * size;
     #pragma omp parallel if (rows * groups > 1)
     {
-        float *scores = malloc((room * repeats + size) * sizeof(float)), *found = scores + room * repeats;
-        #pragma omp for schedule(static)
+        float *weights = aligned_alloc(64, TOGETHER * room * sizeof(float));
+        #pragma omp for schedule(dynamic, 1)
         for (int64_t item = 0; item < rows * groups; item++) {
-            const int64_t row = item / groups, group = item % groups, last = lengths[row];
-            const int64_t begin = window > 0 ? larger(0, last + 1 - window) : 0;
+            const int64_t row = item / groups, group = item % groups, end = lengths[row] + 1;
+            const int64_t begin = window > 0 ? larger(0, end - window) : 0;
             element *keys = kept + item * room * size, *values = keys + rows * groups * room * size;
             const float *from = joined + row * stride, *key = from + (heads + group) * size, *value = key + groups * size;
             for (int64_t c = 0; c < size; c++) {
-                keys[last * size + c] = narrow(key[c]);
-                values[last * size + c] = narrow(value[c]);
+                keys[c * room + end - 1] = narrow(key[c]);
+                values[c * room + end - 1] = narrow(value[c]);
             }
-            for (int64_t i = begin; i <= last; i++)
-                for (int64_t head = 0; head < repeats; head++) {
-                    const float *query = from + (group * repeats + head) * size;
-                    float sum = 0;
-                    #pragma omp simd reduction(+ : sum)
-                    for (int64_t c = 0; c < size; c++) sum += query[c] * wide(keys[i * size + c]);
-                    scores[head * room + i] = sum * scale;
-                }
-            for (int64_t head = 0; head < repeats; head++) {
-                float *line = scores + head * room, top = -INFINITY, sum = 0;
-                #pragma omp simd reduction(max : top)
-                for (int64_t i = begin; i <= last; i++) top = line[i] > top ? line[i] : top;
-                #pragma omp simd reduction(+ : sum)
-                for (int64_t i = begin; i <= last; i++) sum += line[i] = exponential(line[i] - top);
-                memset(found, 0, size * sizeof(float));
-                for (int64_t i = begin; i <= last; i++)
-                    #pragma omp simd
-                    for (int64_t c = 0; c < size; c++) found[c] += line[i] * wide(values[i * size + c]);
-                element *into = out + (row * heads + group * repeats + head) * size;
-                for (int64_t c = 0; c < size; c++) into[c] = narrow(found[c] / sum);
+            for (int64_t i = 0, many; i < repeats; i += many) {
+                const float *query = from + (group * repeats + i) * size;
+                element *into = out + (row * heads + group * repeats + i) * size;
+                many = smaller(TOGETHER, repeats - i);
+                if (many == 4) look_back(query, keys, values, weights, into, begin, end, room, size, scale, 4);
+                else if (many == 3) look_back(query, keys, values, weights, into, begin, end, room, size, scale, 3);
+                else if (many == 2) look_back(query, keys, values, weights, into, begin, end, room, size, scale, 2);
+                else look_back(query, keys, values, weights, into, begin, end, room, size, scale, 1);
             }
         }
-        free(scores);
+        free(weights);
     }
 }

@@ -25,7 +25,7 @@ static inline element narrow(float given) { return given; }
 #endif
 
 /* Numbers from which a second thread is worth waking. */
-#define MANY 16384
+#define MANY 65536
 
 static inline int64_t smaller(int64_t one, int64_t other) { return one < other ? one : other; }
 static inline int64_t larger(int64_t one, int64_t other) { return one > other ? one : other; }
@@ -48,3 +48,37 @@ static inline float exponential(float x) {
 }
 
 static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+/* A register's worth of numbers, and how many rows of sums there is room for beside them. */
+#if defined(__AVX512F__)
+#define LANES 16
+#define TALL 8
+#elif defined(__AVX2__)
+#define LANES 8
+#define TALL 4
+#else
+#define LANES 4
+#define TALL 4
+#endif
+typedef float lanes __attribute__((vector_size(4 * LANES)));
+
+static inline lanes widened(const element *from) {
+#ifdef BFLOAT16
+    typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
+    typedef uint32_t wholes __attribute__((vector_size(4 * LANES)));
+    halves given;
+    memcpy(&given, from, sizeof given);
+    return (lanes)(__builtin_convertvector(given, wholes) << 16);
+#else
+    lanes given;
+    memcpy(&given, from, sizeof given);
+    return given;
+#endif
+}
+
+static inline float added(lanes given) {
+    float sum = 0;
+    #pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < LANES; i++) sum += given[i];
+    return sum;
+}
