@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tunesmith.core.config import choose
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded
 from tunesmith.core.rooms import names
+from tunesmith.engine import begin
 from tunesmith.engine.forward import forward, logits
 from tunesmith.engine.generation import generate
 from tunesmith.engine.linear import Linear
@@ -24,7 +26,7 @@ from tunesmith.engine.packing import pack
 from tunesmith.engine.prepare import Prepared, prepare
 from tunesmith.engine.quantized import Quantized, dequantize
 from tunesmith.engine.survey import Look
-from tunesmith.methods import _attachment
+from tunesmith.methods import _attachment, _wrappers
 
 KINDS = ("nf4", "fp4", "int8")
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -268,3 +270,52 @@ def test_an_encoder_keeps_its_head_whole(toy_encoder: Callable[..., Any]) -> Non
     made = prepared(toy_encoder("bert", num_labels=3))
     assert quantized(made.model)
     assert all(path.startswith("bert.") for path in quantized(made.model))
+
+
+@pytest.fixture
+def from_files(toy_model: Callable[..., Any], tmp_path: Path) -> Callable[..., Prepared]:
+    """A quantized model whose files hold it whole."""
+
+    def make(kind: Any = "nf4") -> Prepared:
+        model = toy_model("llama")
+        model.save_pretrained(tmp_path)
+        return replace(prepared(model, kind), folder=tmp_path)
+
+    return make
+
+
+@each_kind
+def test_loftq_starts_as_what_was_rounded_away(kind: str, from_files: Callable[..., Prepared]) -> None:
+    """Arithmetic of peft's own LoftQ: the best approximation of the residual, whatever shares it out to A and B."""
+    from peft.utils.loftq_utils import _low_rank_decomposition
+
+    made = from_files(kind)
+    whole = {path: begin.whole_weight(made, path) for path in quantized(made.model)}
+    stored = {path: layer.dequantized() for path, layer in quantized(made.model).items()}
+    chosen = choose("methods", "lora", r=4, alpha=8, init="loftq")
+    begin.attach(made, chosen)
+    assert whole.keys() == {path for path, _ in _wrappers.wrappers(made.model)}
+    for path, layer in _wrappers.wrappers(made.model):
+        a, b = layer.factors()
+        expected = _low_rank_decomposition(whole[path] - stored[path], reduced_rank=4)
+        torch.testing.assert_close(layer.scaling * b @ a, expected["L"] @ expected["R"], rtol=0, atol=1e-5)
+        assert torch.equal(layer.base.dequantized(), stored[path])
+
+
+def test_loftq_is_nearer_to_the_whole_model(from_files: Callable[..., Prepared], toy_model: Callable[..., Any]) -> None:
+    made, whole = from_files(), scores(prepare(toy_model("llama"), "float32"))
+    rounded = (scores(made) - whole).abs().mean()
+    begin.attach(made, choose("methods", "lora", r=14, init="loftq"))
+    assert (scores(made) - whole).abs().mean() < rounded / 2
+
+
+def test_loftq_says_what_it_lacks(from_files: Callable[..., Prepared], toy_model: Callable[..., Any]) -> None:
+    made, chosen = from_files(), choose("methods", "lora", r=4, init="loftq")
+    with pytest.raises(Mistake, match="made in memory, so no file holds its weights"):
+        begin.attach(replace(made, folder=None), chosen)
+    plain = prepare(toy_model("llama"), "float32")
+    with pytest.raises(Mistake, match=r"layers\.0\.self_attn\.q_proj is not quantized; type quantization nf4"):
+        begin.attach(plain, chosen)
+    assert _attachment.attached(plain.model) is None
+    with pytest.raises(Mistake, match=r"loftq starts linear layers alone; model\.embed_tokens is none"):
+        begin.attach(from_files(), choose("methods", "lora", target_modules=["embed_tokens"], init="loftq"))

@@ -8,6 +8,7 @@ import torch
 
 from tunesmith.core.errors import Mistake
 from tunesmith.methods import _attachment, prefix
+from tunesmith.methods._beginning import Beginning
 from tunesmith.methods.prefix import Config, Replaced, VirtualIds
 
 IDS = torch.tensor([[5, 81, 2, 300]])
@@ -85,8 +86,9 @@ def test_a_model_where_it_cannot_be_exact_is_refused(change: dict[str, Any], tol
 
 def test_begin_without_a_text_says_what_to_give(toy_llama: Any) -> None:
     prefix.attach(toy_llama, Config())
+    nothing = Beginning(lambda ids: torch.zeros(len(ids), 2, 2, 16), lambda path: torch.zeros(0))
     with pytest.raises(Mistake, match=r"init: text has no text to start from; give method\.init_text"):
-        prefix.begin(toy_llama, Config(), lambda ids: torch.zeros(len(ids), 2, 2, 16))
+        prefix.begin(toy_llama, Config(), nothing)
 
 
 def test_peft_settings_that_are_not_understood_are_refused() -> None:

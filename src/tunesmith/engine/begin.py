@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded
 from tunesmith.engine.cache import Cache
 from tunesmith.engine.forward import logits
 from tunesmith.engine.packing import pack
 from tunesmith.engine.prepare import Prepared
+from tunesmith.methods._beginning import Beginning
+from tunesmith.models.stored import stored_weight
 
 
 def attach(prepared: Prepared, method: Any) -> None:
-    """Attach a chosen method (`core.config.Chosen`); one that starts from what the model makes of a text gets it."""
+    """Attach a chosen method (`core.config.Chosen`); one that starts from more than the model's modules gets it."""
     method.module.attach(prepared.model, method.config)
     if hasattr(method.module, "begin"):
-        method.module.begin(prepared.model, method.config, lambda ids: keys_and_values(prepared, ids))
+        given = Beginning(partial(keys_and_values, prepared), partial(whole_weight, prepared))
+        method.module.begin(prepared.model, method.config, given)
 
 
 @torch.no_grad()
@@ -31,3 +36,13 @@ def keys_and_values(prepared: Prepared, ids: Sequence[int]) -> Tensor:
     logits(prepared, batch, batch.index, cache)
     layers = [cache.kept[layer][:, 0, :, :, : len(ids)].permute(3, 0, 1, 2).flatten(2) for layer in sorted(cache.kept)]
     return torch.stack(layers, 1).float()
+
+
+def whole_weight(prepared: Prepared, path: str) -> Tensor:
+    """The weight of the layer at `path` as the model's files hold it, `[out, in]` float32, on the model's device.
+
+    Raises Mistake for a model that was not read from files, and where they have no such weight.
+    """
+    if prepared.folder is None:
+        raise Mistake("model: it was made in memory, so no file holds its weights; expected one that was loaded")
+    return stored_weight(prepared.folder, path).to(prepared.device, torch.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -28,7 +29,7 @@ class Prepared:
     an encoder has a head that labels what it read. `eighths` are its weights in 8 bits, for decoding few rows, where
     that was asked for. `quantization` is what the linear layers are stored in, where that is less than `dtype`.
     `identity` is the hash of the weights' content: by it what a frozen body makes of rows is kept between runs; without
-    one nothing is kept.
+    one nothing is kept. `folder` is where its files lie.
     """
 
     model: Any
@@ -40,6 +41,7 @@ class Prepared:
     eighths: Eighths | None = None
     quantization: Quantization | None = None
     identity: str = ""
+    folder: Path | None = None
 
     @property
     def head(self) -> Any:

@@ -8,6 +8,9 @@ keeps large ranks learning at the same pace.
 split into them and a rest; here it stays whole and the start is subtracted, ``W x + s (B A − B₀ A₀) x``, which has the
 same value and gradients. Written to disk it is a plain LoRA of twice the rank.
 
+``init: loftq`` (arXiv 2310.08659) is for a quantized base: A and B start as the best approximation of what was rounded
+away, ``W − Q(W)``, its algorithm 1 with one step. Further steps would change Q; here the base stays what it is.
+
 Embeddings are targets when named, and the stacked experts of a mixture are through `target_parameters`.
 """
 
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 
 from tunesmith.core.errors import Mistake
 from tunesmith.methods import _attachment, _low_rank, _peft_settings, _targets, _wrappers
+from tunesmith.methods._beginning import Beginning
 from tunesmith.methods._low_rank_places import LoraEmbedding, LoraExperts
 
 FAMILY = "reparameterized"
@@ -39,8 +43,10 @@ _NAME = "lora"
 class Config(_low_rank.Ranks):
     """The keys of ``method: {name: lora}``."""
 
-    init: Literal["kaiming", "gaussian", "pissa"] = Field(
-        "kaiming", description="how A starts, B at zero; or pissa: both as the strongest directions of the layer"
+    init: Literal["kaiming", "gaussian", "pissa", "loftq"] = Field(
+        "kaiming",
+        description="how A starts, B at zero; or both as the strongest directions of the layer (pissa), "
+        "or of what quantization took from it (loftq)",
     )
     target_parameters: list[str] = Field(
         default_factory=list, description="stacks of matrices beside the layers, e.g. [experts.gate_up_proj]"
@@ -101,6 +107,22 @@ def attach(model: nn.Module, config: Config) -> None:
     for path, names in stacks.items():
         wrapped[path] = LoraExperts(model.get_submodule(path), names, config, path)
     _wrappers.lay_on(model, _NAME, config, wrapped)
+
+
+@torch.no_grad()
+def begin(model: nn.Module, config: Config, given: Beginning) -> None:
+    """With ``init: loftq``, start every adapter as what its layer lost when it was quantized; else as it is.
+
+    Raises Mistake where the model's files do not tell, and for a layer with fewer directions than the rank.
+    """
+    if config.init == "loftq":
+        for path, layer in _wrappers.wrappers(model):
+            assert isinstance(layer, LoraLinear)
+            lost = given.whole(path) - _wrappers.matrix(layer.base)
+            for own, start in zip(
+                layer.factors(), _strongest(lost, config.rank(path), layer.scaling, path), strict=True
+            ):
+                own.copy_(start)
 
 
 def detach(model: nn.Module) -> None:
@@ -201,10 +223,10 @@ def from_peft(settings: Mapping[str, Any], names: Collection[str]) -> Config:
 
 
 def _strongest(weight: Tensor, rank: int, scaling: float, path: str) -> tuple[Tensor, Tensor]:
-    """PiSSA's A and B for `weight [out, in]`: ``s B A`` is its best approximation of this rank (eqs. 2 and 3)."""
+    """A and B for `weight [out, in]`: ``s B A`` is its best approximation of this rank (PiSSA's eqs. 2 and 3)."""
     if rank > min(weight.shape):
         raise Mistake(
-            f"method.r: pissa needs a layer with {rank} directions; {path} has {min(weight.shape)}; "
+            f"method.r: such a start needs a layer with {rank} directions; {path} has {min(weight.shape)}; "
             f"type a smaller r, or give it its own in rank_pattern"
         )
     left, strengths, right = torch.linalg.svd(weight, full_matrices=False)
@@ -213,8 +235,15 @@ def _strongest(weight: Tensor, rank: int, scaling: float, path: str) -> tuple[Te
 
 
 def _refuse_impossible(config: Config, found: Mapping[str, nn.Module], stacks: Mapping[str, Any]) -> None:
-    if config.init == "pissa" and (other := [path for path in found if _is_embedding(found[path])] or list(stacks)):
-        raise Mistake(f"method.init: pissa starts linear layers alone; {other[0]} is none; type init kaiming")
+    other = [path for path in found if _is_embedding(found[path])] or list(stacks)
+    if config.init in ("pissa", "loftq") and other:
+        raise Mistake(f"method.init: {config.init} starts linear layers alone; {other[0]} is none; type init kaiming")
+    whole = [path for path, base in found.items() if not hasattr(base, "dequantized")]
+    if config.init == "loftq" and whole:
+        raise Mistake(
+            f"method.init: loftq starts from what quantization took away; {whole[0]} is not quantized; "
+            "type quantization nf4, or init pissa"
+        )
     if stacks and config.dropout:
         raise Mistake("method.dropout: target_parameters cannot leave inputs out; expected 0; type dropout 0")
     if twice := found.keys() & stacks.keys():

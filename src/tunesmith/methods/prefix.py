@@ -10,7 +10,7 @@ turned back before the model turns them again. A run starts from the keys and va
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tunesmith.core.errors import Mistake
 from tunesmith.methods import _attachment, _soft_prompt, _targets, prompt_tuning
+from tunesmith.methods._beginning import Beginning
 from tunesmith.methods.prompt_tuning import resolve as resolve
 
 FAMILY = "additive"
@@ -146,17 +147,16 @@ def attach(model: nn.Module, config: Config) -> None:
         _targets.replace(model, path, Replaced(model.get_submodule(path), virtual, layer, sides))
 
 
-def begin(model: nn.Module, config: Config, read: Callable[[Sequence[int]], Tensor]) -> None:
+def begin(model: nn.Module, config: Config, given: Beginning) -> None:
     """Start from a text (or common tokens) instead of noise: the prefix then says what the text would have said.
 
-    `read(ids)` gives the keys and values, `[tokens, layers, 2, width]`, that the model has for tokens at positions 0,
-    1, …. Raises Mistake when ``init: text`` has no tokens to start from (see `resolve`), or some the model lacks.
+    Raises Mistake when ``init: text`` has no tokens to start from (see `resolve`), or some the model lacks.
     """
     layer = _layer(model)
     if config.init != "random":
         ids = prompt_tuning.starting_ids(config, layer.base.num_embeddings)
         with torch.no_grad():
-            layer.prompt_embeddings.copy_(read(ids.tolist()).flatten(1))
+            layer.prompt_embeddings.copy_(given.keys_and_values(ids.tolist()).flatten(1))
 
 
 def detach(model: nn.Module) -> None:

@@ -169,7 +169,6 @@ def open_model(
     Of running text `reads` says what the head scores. A head that the model has not is drawn from `seed`. Raises
     Mistake for an encoder and a task that wants text written.
     """
-    from tunesmith.engine.prepare import prepare
     from tunesmith.methods import _head
     from tunesmith.models.load import kind_named, load
     from tunesmith.prompts.documents import form_of
@@ -178,14 +177,20 @@ def open_model(
 
     if kind_named(name) != "encoder":
         loaded = load(name)
-        prepared = replace(prepare(loaded.model, precision, quantization), identity=loaded.identity)
+        prepared = _prepared(loaded, precision, quantization)
         form = form_of(task.module.RECORD if task else None, prepared.kind == "encoder-decoder")
         return Model(loaded, prepared, Template(loaded.tokenizer, form=form))
     head = head_for(name, task, reads)
     loaded = load(name, head=head, seed=derive(seed, "head"))
     _head.mark(loaded.model, loaded.made)
-    prepared = replace(prepare(loaded.model, precision, quantization), identity=loaded.identity)
-    return Model(loaded, prepared, reader(loaded, head.kind, head.labels))
+    return Model(loaded, _prepared(loaded, precision, quantization), reader(loaded, head.kind, head.labels))
+
+
+def _prepared(loaded: Loaded, precision: Precision, quantization: Quantization | None) -> Prepared:
+    from tunesmith.engine.prepare import prepare
+
+    made = prepare(loaded.model, precision, quantization)
+    return replace(made, identity=loaded.identity, folder=loaded.folder)
 
 
 def need_memory(project: Project) -> None:
