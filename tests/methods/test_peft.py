@@ -106,7 +106,7 @@ def test_saved_it_is_the_same_in_peft_and_comes_back(kind: str, toy_model: ToyMo
 
 @pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension:UserWarning")  # of BOFT, as the next
 @pytest.mark.filterwarnings("ignore:Setting boft_n_butterfly_factor:UserWarning")
-@pytest.mark.parametrize("kind", sorted({*_peft_types.known()} - NOISY - RANDOM - {"LILY"}))
+@pytest.mark.parametrize("kind", sorted({*_peft_types.known()} - NOISY - RANDOM))
 def test_merged_it_is_the_same_without_a_layer_of_peft(kind: str, toy_model: ToyModel) -> None:
     model = toy_model("qwen2")
     before, tree = logits(model), [(path, type(module)) for path, module in model.named_modules()]
@@ -225,8 +225,19 @@ def test_types_that_need_a_float32_base_say_so(toy_model: ToyModel) -> None:
     attach(model, "LOHA")
 
 
-def test_a_type_that_cannot_be_merged_says_so(toy_model: ToyModel) -> None:
+def test_a_type_that_cannot_be_merged_says_so(toy_model: ToyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft.tuners.loha import LoHaLayer
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise NotImplementedError("not with these\nand more")
+
     model = toy_model("llama")
-    attach(model, "LILY")
-    with pytest.raises(Mistake, match=r"peft: LILY cannot be merged: .*; keep it beside the base"):
+    attach(model, "LOHA")
+    monkeypatch.setattr(LoHaLayer, "merge", refuse)
+    with pytest.raises(Mistake, match=r"peft: LOHA cannot be merged: not with these; keep it beside the base"):
         peft.merge(model)
+
+
+def test_a_type_that_mixes_rows_is_refused(toy_model: ToyModel) -> None:
+    with pytest.raises(Mistake, match="LILY answers a row differently for what stands beside it"):
+        attach(toy_model("llama"), "LILY")

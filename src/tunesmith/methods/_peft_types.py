@@ -20,6 +20,7 @@ SAID_ELSEWHERE = frozenset({
 _REFUSED = {
     "ADALORA": "needs a call after every step: type --method.name adalora",
     "ADAPTION_PROMPT": "changes how attention itself is computed",
+    "LILY": "answers a row differently for what stands beside it: its router averages over all tokens it is given",
     "OSF": "splits up the base's own weights",
     "POLY": "wants every input to name its task",
     "SHADOW": "runs a second model beside the first",
