@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tunesmith.core.errors import Mistake
 from tunesmith.core.records import Encoded
-from tunesmith.engine import head, labels, quantized
+from tunesmith.engine import head, labels, native, quantized
 from tunesmith.engine.flat import FILLED
 from tunesmith.engine.forward import forward
 from tunesmith.engine.packing import PackedBatch, pack
@@ -33,9 +33,11 @@ WORKING_LAYERS = 1.0
 LOGITS_AT_ONCE = 3
 """Tensors of the size of the logits, float32, beside the logits themselves while their gradient is computed."""
 LOGITS_OF_A_BLOCK = 10
-"""Bytes a number of a block of logits that is gone before the next is made: as product, as float32, as probability."""
+"""Bytes a number of a block of logits that is gone before the next is made: as product, as float32, as probability.
+
+Our kernels make probabilities of products in their place, and no scores of a tile."""
 SCORES_AT_ONCE = 3
-"""Tensors of the size of a tile's attention scores, float32, while they are made or their gradient is."""
+"""Tensors of the size of a tile's attention scores, float32, while they are made or their gradient is, by torch."""
 WHOLE_AT_ONCE = 4
 """Weights of the size of the largest that lie there whole while quantized layers multiply: two, and both joined."""
 HOLES = 1.3
@@ -159,7 +161,8 @@ def estimate(prepared: Prepared, kept: Kept, shape: Shape, *, trained_bytes: flo
     layer = (kept.bytes(shape) - kept.target * shape.targets - kept.fixed) / config.num_hidden_layers
     working = WORKING_LAYERS * layer + (layer if kept.again else 0.0)
     working += WHOLE_AT_ONCE * quantized.largest(prepared.model)
-    working += SCORES_AT_ONCE * 4 * config.num_attention_heads * min(TILE, shape.tokens) * shape.most_keys
+    if not _by_kernels(prepared):
+        working += SCORES_AT_ONCE * 4 * config.num_attention_heads * min(TILE, shape.tokens) * shape.most_keys
     stays = kept.again or kept
     inside = stays.bytes(shape) - stays.target * shape.targets
     logits = _logits(prepared, kept, shape)
@@ -170,8 +173,13 @@ def _logits(prepared: Prepared, kept: Kept, shape: Shape) -> float:
     """Bytes of logits and what is made of them, all at once or a block at a time."""
     vocabulary = labels.width(prepared) if labels.reads(prepared) else prepared.vocabulary
     if prepared.ours and head.fits(prepared.head):
-        return shape.targets * kept.target + min(shape.targets, head.BLOCK) * vocabulary * LOGITS_OF_A_BLOCK
+        each = prepared.dtype.itemsize if _by_kernels(prepared) else LOGITS_OF_A_BLOCK
+        return shape.targets * kept.target + min(shape.targets, head.BLOCK) * vocabulary * each
     return shape.targets * (kept.target + 4 * vocabulary * LOGITS_AT_ONCE)
+
+
+def _by_kernels(prepared: Prepared) -> bool:
+    return prepared.ours and prepared.device.type == "cpu" and native.kernels(prepared.dtype) is not None
 
 
 def fitting_tokens(
