@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import stat
 import subprocess
@@ -234,12 +235,15 @@ def test_without_a_compiler_torch_does_it(fresh: Path, monkeypatch: pytest.Monke
     _like(elementwise.gated(both).float(), torch.nn.functional.silu(gate) * up, torch.bfloat16)
 
 
-def test_a_compiler_that_fails_leaves_nothing_behind(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_fails_is_told_and_leaves_nothing_behind(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     broken = fresh / "cc"
     broken.write_text("#!/bin/sh\n[ $1 = --version ] && echo 1 && exit\nexit 1\n", encoding="ascii")
     broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
     _with_compiler(monkeypatch, str(broken))
     assert native.kernels(torch.bfloat16) is None
+    assert "cc could not make them" in capsys.readouterr().err
     assert not list((fresh / "kernels").glob("[!.]*"))
 
 
@@ -256,6 +260,15 @@ def test_compiled_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", only_asked)
     assert native.kernels(torch.bfloat16) is not None
     assert list((fresh / "kernels").glob("*/kernels.so")) == [kept]
+
+
+def test_somebody_elses_library_is_not_loaded(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert native.kernels(torch.bfloat16) is not None
+    native.kernels.cache_clear()
+    own = os.getuid()
+    told = iter((own, own + 1))  # asked first for the name of the folder, then for whose it is
+    monkeypatch.setattr(os, "getuid", lambda: next(told))
+    assert native.kernels(torch.bfloat16) is None
 
 
 def test_one_pool_of_threads(fresh: Path) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import os
+import platform
 import subprocess
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +24,7 @@ from tunesmith.core.errors import Mistake
 from tunesmith.core.files import made_once
 from tunesmith.core.machine import inspect
 from tunesmith.core.packages import cache_home
+from tunesmith.core.progress import say
 
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*.[ch]")))
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
@@ -67,23 +70,25 @@ def of(x: Tensor, dtype: torch.dtype) -> Kernels | None:
 @lru_cache
 def kernels(dtype: torch.dtype) -> Kernels | None:
     """The kernels compiled for products at `dtype`, None where there is no compiler, or not one that can."""
-    threads = _threads_library()
-    if threads is None or dtype not in (torch.bfloat16, torch.float32):
+    threads, compiler = _threads_library(), inspect().compiler
+    if threads is None or not compiler or dtype not in (torch.bfloat16, torch.float32):
         return None
     try:
-        path = _compiled(inspect().compiler, dtype)
+        path = _compiled(compiler, dtype)
         ctypes.CDLL(threads, mode=ctypes.RTLD_GLOBAL)
         return Kernels(ctypes.CDLL(str(path)), dtype)
-    except (OSError, subprocess.SubprocessError, Mistake):
+    except (OSError, subprocess.SubprocessError, Mistake) as error:
+        say(f"kernels: {compiler} could not make them ({error}); torch does their work, slower")
         return None
 
 
 def _compiled(compiler: str, dtype: torch.dtype) -> Path:
-    """The library, from the cache if it was compiled before from these files, by this compiler, on this processor."""
-    if not compiler:
-        raise FileNotFoundError("no compiler")
+    """The library, from the cache if it was compiled before from these files, by this compiler, on this processor.
+
+    Each user compiles their own: a library is code, and a cache may be shared. Raises OSError for somebody else's.
+    """
     flags = [*FLAGS, *(WIDEST if "x86" in _machine() else ()), *(["-DBFLOAT16"] if dtype == torch.bfloat16 else [])]
-    known_by = hashlib.sha256(repr((compiler, _version(compiler), flags, _machine())).encode())
+    known_by = hashlib.sha256(repr((compiler, _version(compiler), flags, _machine(), os.getuid())).encode())
     for source in SOURCES:
         known_by.update(source.read_bytes())
 
@@ -93,7 +98,10 @@ def _compiled(compiler: str, dtype: torch.dtype) -> Path:
         for command in ([compiler, *flags, "-c", *sources], [compiler, "-shared", *_objects(), "-o", "kernels.so"]):
             subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
 
-    return made_once(cache_home() / "kernels" / known_by.hexdigest()[:24], compile_into) / "kernels.so"
+    library = made_once(cache_home() / "kernels" / known_by.hexdigest()[:24], compile_into) / "kernels.so"
+    if library.stat().st_uid != os.getuid():
+        raise PermissionError(f"{library} belongs to another user")
+    return library
 
 
 def _objects() -> list[str]:
@@ -107,8 +115,6 @@ def _version(compiler: str) -> bytes:
 @lru_cache
 def _machine() -> str:
     """What `-march=native` goes by: the kind of processor and what it can do."""
-    import platform
-
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         told = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
