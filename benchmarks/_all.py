@@ -26,6 +26,7 @@ RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("start", ()),
     ("memory_estimate", ()),
     ("precision", ()),
+    ("seeds", ()),
     ("growth", ()),
     ("waiting", ()),
 )

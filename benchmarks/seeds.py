@@ -1,0 +1,79 @@
+"""Does a run at bfloat16 products end where the same run in float32 ends? Two hundred steps, three seeds, both.
+
+    .venv/bin/python benchmarks/seeds.py [--steps 200] [--seeds 3] [--json]
+
+LoRA on 1,000 rows of SST-2, 8 rows a step; a seed draws the adapter's start and the order of rows. Measured is the loss
+on 400 other rows at the end, nats a token. `ours` is the mean distance between the two runs of one seed, `peer` the
+mean distance between two seeds in float32: noise that nobody can help. `ratio` above 1: precision costs less than that.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import _peers
+import _rung
+
+ROWS = 400
+
+
+def train(given: dict[str, Any]) -> dict[str, Any]:
+    """Train one seed at one precision; the loss on the other rows."""
+    from tunesmith.core.config import resolve
+    from tunesmith.core.seed import seed_everything
+    from tunesmith.engine.fit import Job, fit
+    from tunesmith.recipes._bench import encode
+    from tunesmith.recipes._work import open_model, read_examples
+
+    keys = {
+        "model": _peers.MODEL,
+        **_rung.SST2,
+        "precision": given["precision"],
+        "method": "lora",
+        "learning_rate": 5e-4,
+    }
+    project, examples = read_examples(resolve(keys))
+    project = project.model_copy(update={"seed": given["seed"]})
+    model = open_model(project.model, project.precision)
+    encoded, _ = encode(project, model, examples.train)
+    others, _ = encode(project, model, examples.test[:ROWS])
+    seed_everything(given["seed"])
+    project.method.module.attach(model.loaded.model, project.method.config)
+    fit(
+        Job(model.prepared, project, encoded, steps=given["steps"], description=f"{given['precision']} {given['seed']}")
+    )
+    return {"loss": Job(model.prepared, project, encoded, others).validation_loss()}
+
+
+def main() -> int:
+    """Run every seed at both precisions and set them side by side."""
+    parser = _peers.parser(__doc__)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=3)
+    asked = parser.parse_args()
+    if asked.ours:
+        return _peers.as_child(asked, train)
+    _peers.need_data(_peers.DIALOGS)
+    found = {
+        precision: [
+            _peers.child(sys.executable, Path(__file__), "--ours", precision=precision, seed=seed, steps=asked.steps)[
+                "loss"
+            ]
+            for seed in range(asked.seeds)
+        ]
+        for precision in ("bfloat16", "float32")
+    }
+    apart = statistics.mean(abs(a - b) for a, b in zip(*found.values(), strict=True))
+    noise = statistics.mean(abs(a - b) for a, b in combinations(found["float32"], 2))
+    lines = [f"loss after {asked.steps} steps on {ROWS} other rows, nats a token; a column for each seed"]
+    lines += [f"{precision:10s}" + "".join(f"{loss:8.4f}" for loss in losses) for precision, losses in found.items()]
+    lines += [f"between precisions {apart:.4f}, between seeds in float32 {noise:.4f}"]
+    return _peers.told(asked, apart, noise, noise / apart, "nats", lines, losses=found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
