@@ -189,6 +189,13 @@ def test_a_file_fits_in_the_head(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= _lines_allowed(path)
 
 
+@pytest.mark.parametrize("path", sorted(HOUSE.rglob("*.[ch]")), ids=_place)
+def test_a_file_of_c_fits_as_well(path: Path) -> None:
+    lines = path.read_text(encoding="ascii").splitlines()
+    assert len(lines) <= OTHER_LINES
+    assert max(map(len, lines)) <= 120
+
+
 @pytest.mark.parametrize("init", sorted(HOUSE.glob("*/__init__.py")), ids=_place)
 def test_a_room_opens_with_its_contract_and_nothing_else(init: Path) -> None:
     tree = ast.parse(init.read_text(encoding="utf-8"))

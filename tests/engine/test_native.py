@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import random
 import stat
 import subprocess
@@ -260,6 +261,17 @@ def test_compiled_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", only_asked)
     assert native.kernels(torch.bfloat16) is not None
     assert list((fresh / "kernels").glob("*/kernels.so")) == [kept]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names x86 processors")
+@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3"])
+def test_narrower_registers_give_the_same(processor: str, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = [f"-march={processor}" if flag == "-march=native" else flag for flag in native.FLAGS]
+    monkeypatch.setattr(native, "FLAGS", flags)
+    for dtype in TOLERANCES:
+        assert native.kernels(dtype) is not None
+        test_attention(6, 2, 24, None, dtype)
+        test_attention(6, 2, 24, 11, dtype)
 
 
 def test_somebody_elses_library_is_not_loaded(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,9 @@ void norm_back(const float *x, const float *weight, const float *scale, const el
     }
 }
 
-/* learned [width] = sum over rows of g x^: a thread has columns of its own, so the order of the sum is always the same. */
-void norm_learned(const float *x, const float *scale, const element *grad, float *learned, int64_t rows, int64_t width) {
+/* learned [width] = sum over rows of g x^. A thread has columns of its own: the order of the sum is always the same. */
+void norm_learned(const float *x, const float *scale, const element *grad, float *learned, int64_t rows,
+                  int64_t width) {
     const int64_t strip = 64;
     #pragma omp parallel for schedule(static) if (rows * width > MANY)
     for (int64_t column = 0; column < width; column += strip) {
@@ -67,7 +68,8 @@ void total(const element *product, const element *delta, const float *bias, cons
     }
 }
 
-/* The first heads of each row turned by its position, [size] angles of which both halves are the same; the rest copied. */
+/* The first heads of each row turned by its position, by [size] angles of which both halves are the same; the rest is
+   copied. */
 void turn(const float *joined, const float *cosine, const float *sine, float sign, float *out, int64_t rows,
           int64_t heads, int64_t size, int64_t width) {
     const int64_t half = size / 2;

@@ -24,6 +24,8 @@ static inline float wide(element given) { return given; }
 static inline element narrow(float given) { return given; }
 #endif
 
+#define INLINE static inline __attribute__((always_inline))
+
 /* Numbers from which a second thread is worth waking. */
 #define MANY 65536
 
@@ -60,6 +62,7 @@ static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 #define LANES 4
 #define TALL 4
 #endif
+#define PANEL (2 * LANES)
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 
 static inline lanes widened(const element *from) {

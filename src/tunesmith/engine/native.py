@@ -1,8 +1,8 @@
 """Kernels of our own for the CPU: what lies between a layer's products, in one pass over memory each, and attention.
 
-Written in C (`element.h`, `elementwise.c`, `attention.c`), compiled for this very processor the first time they are
-wanted (two seconds) and kept in the cache. Nothing depends on them: where there is no compiler torch computes the same.
-Their threads are those of torch: one pool, or two would wait for one another.
+Written in C (`engine/kernels/`), compiled for this very processor the first time they are wanted (two seconds) and kept
+in the cache. Nothing depends on them: where there is no compiler torch computes the same. Their threads are those of
+torch: one pool, or two would wait for one another.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tunesmith.core.machine import inspect
 from tunesmith.core.packages import cache_home
 from tunesmith.core.progress import say
 
-SOURCES = tuple(sorted(Path(__file__).parent.glob("*.[ch]")))
+SOURCES = tuple(sorted((Path(__file__).parent / "kernels").glob("*.[ch]")))
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 WIDEST = ("-mprefer-vector-width=512",)
 """What x86 compilers have to be told to use all of a register."""
@@ -48,7 +48,7 @@ _TAKES = {
 
 
 class Kernels:
-    """The compiled functions for one type of products; what they compute is said where torch does the same."""
+    """The compiled functions for one type of products; what each computes is said where torch does the same."""
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         self.dtype = dtype

@@ -1,0 +1,99 @@
+/* A decoding step's attention: one new token a row against all that the row holds. The time is that of reading keys and
+   values, which lie turned, so that a register takes as many places as it can. */
+
+#include "element.h"
+
+#define TOGETHER 4 /* heads of a group that are looked up together */
+
+/* scores [heads, room] of some queries with keys [size, room], from the place `at` on, a panel at a time. */
+INLINE void weigh(const float *query, const element *keys, float *scores, int64_t at, int64_t room, int64_t size,
+                  float scale, const int heads) {
+    lanes left[TOGETHER] = {0}, right[TOGETHER] = {0};
+    for (int64_t c = 0; c < size; c++) {
+        const lanes one = widened(keys + c * room + at), two = widened(keys + c * room + at + LANES);
+        #pragma GCC unroll 4
+        for (int i = 0; i < heads; i++) {
+            left[i] += query[i * size + c] * one;
+            right[i] += query[i * size + c] * two;
+        }
+    }
+    for (int i = 0; i < heads; i++) {
+        left[i] *= scale, right[i] *= scale;
+        memcpy(scores + i * room + at, left + i, sizeof(lanes));
+        memcpy(scores + i * room + at + LANES, right + i, sizeof(lanes));
+    }
+}
+
+/* out [heads, size]: each head's weights [heads, room] with values [size, room], from the place `at` to `end`. */
+INLINE void blend(const float *weights, const element *values, element *out, int64_t at, int64_t end, int64_t room,
+                  int64_t size, const int heads) {
+    for (int64_t c = 0; c < size; c++) {
+        lanes sums[TOGETHER] = {0};
+        for (int64_t i = at; i < end; i += LANES) {
+            const lanes value = widened(values + c * room + i);
+            #pragma GCC unroll 4
+            for (int head = 0; head < heads; head++) {
+                lanes weight;
+                memcpy(&weight, weights + head * room + i, sizeof weight);
+                sums[head] += weight * value;
+            }
+        }
+        for (int head = 0; head < heads; head++) out[head * size + c] = narrow(added(sums[head]));
+    }
+}
+
+/* Some heads of one row: out [heads, size]. The row holds keys and values at the places [begin, end). */
+INLINE void look_back(const float *query, const element *keys, const element *values, float *weights, element *out,
+                      int64_t begin, int64_t end, int64_t room, int64_t size, float scale, const int heads) {
+    const int64_t from = begin / PANEL * PANEL, to = filled(end, PANEL);
+    for (int64_t at = from; at < to; at += PANEL) weigh(query, keys, weights, at, room, size, scale, heads);
+    for (int head = 0; head < heads; head++) {
+        float *line = weights + head * room, top = -INFINITY, sum = 0;
+        #pragma omp simd reduction(max : top)
+        for (int64_t i = begin; i < end; i++) top = line[i] > top ? line[i] : top;
+        #pragma omp simd reduction(+ : sum)
+        for (int64_t i = begin; i < end; i++) sum += line[i] = exponential(line[i] - top);
+        const float by = 1.0f / sum;
+        #pragma omp simd
+        for (int64_t i = begin; i < end; i++) line[i] *= by;
+        memset(line + from, 0, (begin - from) * sizeof(float));
+        memset(line + end, 0, (to - end) * sizeof(float));
+    }
+    blend(weights, values, out, from, to, room, size, heads);
+}
+
+/* One new token a row, joined [rows, heads + 2 groups, size]: its key and value are kept at the row's length in
+   kept [2, rows, groups, size, room], then it looks at all the row holds. out [rows, heads, size]. Room is a multiple
+   of PANEL; what nothing was kept at holds numbers. */
+void decode(const float *joined, element *kept, const int64_t *lengths, element *out, int64_t rows, int64_t heads,
+            int64_t groups, int64_t room, int64_t size, int64_t window, float scale) {
+    const int64_t repeats = heads / groups, stride = (heads + 2 * groups) * size;
+    #pragma omp parallel if (rows * groups > 1)
+    {
+        float *weights = aligned_alloc(64, TOGETHER * room * sizeof(float));
+        #pragma omp for schedule(dynamic, 1)
+        for (int64_t item = 0; item < rows * groups; item++) {
+            const int64_t row = item / groups, group = item % groups, end = lengths[row] + 1;
+            const int64_t begin = window > 0 ? larger(0, end - window) : 0;
+            element *keys = kept + item * room * size, *values = keys + rows * groups * room * size;
+            const float *from = joined + row * stride, *key = from + (heads + group) * size;
+            const float *value = key + groups * size;
+            for (int64_t c = 0; c < size; c++) {
+                keys[c * room + end - 1] = narrow(key[c]);
+                values[c * room + end - 1] = narrow(value[c]);
+            }
+            for (int64_t i = 0, many; i < repeats; i += many) {
+                const float *query = from + (group * repeats + i) * size;
+                element *into = out + (row * heads + group * repeats + i) * size;
+                many = smaller(TOGETHER, repeats - i);
+                #define LOOK_BACK(heads) \
+                    look_back(query, keys, values, weights, into, begin, end, room, size, scale, heads)
+                if (many == 4) LOOK_BACK(4);
+                else if (many == 3) LOOK_BACK(3);
+                else if (many == 2) LOOK_BACK(2);
+                else LOOK_BACK(1);
+            }
+        }
+        free(weights);
+    }
+}
