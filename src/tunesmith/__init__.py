@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tunesmith.core.config import Precision, Project
     from tunesmith.recipes.generate import Speaker
 
-__all__ = ["Mistake", "check", "climb", "evaluate", "init", "load", "merge", "pretrain", "scale", "speaker", "sweep"]
-__all__ += ["train"]
+__all__ = ["Mistake", "check", "climb", "embed", "evaluate", "init", "load", "merge", "pretrain", "scale", "speaker"]
+__all__ += ["sweep", "train"]
 
 Task = str | Path | Mapping[str, Any]
 
@@ -120,6 +120,39 @@ def evaluate(
         calibrate=calibrate,
         limit=limit,
         task_name=task_name,
+    )
+
+
+def embed(
+    texts: str | Sequence[str],
+    *,
+    model: str | None = None,
+    artifact: str | Path | None = None,
+    task: Task | None = None,
+    task_name: str | None = None,
+    pooling: Literal["mean", "first", "last"] | None = None,
+    layer: int = -1,
+    normalize: bool = True,
+    precision: Precision | None = None,
+    output: str | Path | None = None,
+    **keys: Any,
+) -> dict[str, Any]:
+    """The vectors of texts, by an encoder, a decoder or an artifact of either; see `recipes.embed`."""
+    environment.prepare()
+    from tunesmith.recipes.embed import embed as recipe
+
+    project = load(task, **keys) if task is not None else None
+    return recipe(
+        texts,
+        model=model,
+        artifact=artifact,
+        project=project,
+        task_name=task_name,
+        pooling=pooling,
+        layer=layer,
+        normalize=normalize,
+        precision=precision,
+        output=output,
     )
 
 

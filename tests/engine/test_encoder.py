@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from tunesmith.core.records import Encoded
-from tunesmith.engine import encoder, labels
+from tunesmith.engine import labels, pooling
 from tunesmith.engine.forward import forward
 from tunesmith.engine.packing import pack, plan
 from tunesmith.engine.prepare import Prepared, prepare
@@ -112,7 +112,7 @@ def test_what_is_read_is_the_models_own_scores(toy_encoder: ToyModel) -> None:
 def test_an_embedding_is_the_mean_over_tokens_not_padding(toy_encoder: ToyModel) -> None:
     prepared = made(toy_encoder, "bert", "ForSequenceClassification")
     given = [Encoded(row.ids, ()) for row in rows("ForSequenceClassification")]
-    for row, found in zip(given, encoder.embeddings(prepared, given), strict=True):
+    for row, found in zip(given, pooling.embeddings(prepared, given), strict=True):
         states = prepared.model.bert(torch.tensor([row.ids])).last_hidden_state[0]
         torch.testing.assert_close(found, states.mean(0), rtol=0, atol=1e-5)
 
@@ -120,7 +120,7 @@ def test_an_embedding_is_the_mean_over_tokens_not_padding(toy_encoder: ToyModel)
 def test_an_embedding_leaves_virtual_tokens_out(toy_encoder: ToyModel) -> None:
     prepared = made(toy_encoder, "bert", "ForSequenceClassification")
     given = [Encoded(row.ids, ()) for row in rows("ForSequenceClassification")]
-    for row, found in zip(given, encoder.embeddings(prepared, given, prefix=(9, 8)), strict=True):
+    for row, found in zip(given, pooling.embeddings(prepared, given, prefix=(9, 8)), strict=True):
         states = prepared.model.bert(torch.tensor([(9, 8, *row.ids)])).last_hidden_state[0]
         torch.testing.assert_close(found, states[2:].mean(0), rtol=0, atol=1e-5)
 

@@ -107,7 +107,7 @@ def test_a_layer_that_is_not_there_is_told(toy_llama: Any) -> None:
     features.attach(toy_llama, features.Config(layer=3))
     head = head_of(toy_llama)
     assert head is not None
-    with pytest.raises(Mistake, match=r"method\.layer: got 3; expected 1 to 2"):
+    with pytest.raises(Mistake, match=r"layer: got 3; expected 1 to 2"):
         pooling.pooled(prepare(toy_llama, "float32"), pack_whole(ROWS), head)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import errors
+from huggingface_hub.utils import filter_repo_objects
 
 from tunesmith.core.errors import Mistake
 from tunesmith.models.hub import describe, download
@@ -62,7 +63,10 @@ def test_only_safe_files_are_asked_for(monkeypatch: pytest.MonkeyPatch, toy_fold
     assert not any(pattern.endswith(".py") for pattern in asked[0].allow_patterns)
     assert "*.bin" in asked[1].allow_patterns
     assert asked[2].allow_patterns == ["config.json", "README.md"]
-    assert all(one.ignore_patterns == ["*/*"] for one in asked)
+    there = ["config.json", *(f"{folder}/config.json" for folder in ("onnx", "1_Pooling", "10_Dense", "2_Normalize"))]
+    for one in asked[:2]:
+        taken = filter_repo_objects(there, allow_patterns=one.allow_patterns, ignore_patterns=one.ignore_patterns)
+        assert list(taken) == ["config.json", "1_Pooling/config.json"]
 
 
 def test_nothing_is_asked_for_offline(monkeypatch: pytest.MonkeyPatch) -> None:

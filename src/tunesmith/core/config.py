@@ -26,6 +26,7 @@ from tunesmith.core.sections import Data as Data
 from tunesmith.core.sections import Forgetting as Forgetting
 from tunesmith.core.sections import LrSchedulerKwargs as LrSchedulerKwargs
 from tunesmith.core.sections import OptimizerName as OptimizerName
+from tunesmith.core.sections import Pooling as Pooling
 from tunesmith.core.sections import Precision as Precision
 from tunesmith.core.sections import Quantization as Quantization
 from tunesmith.core.sections import ScheduleName as ScheduleName

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from tunesmith.core.complaints import kinds
 
+Pooling = Literal["mean", "last", "first"]
+"""Which of a row\'s tokens stand for it."""
 Precision = Literal["auto", "bfloat16", "float32", "int8"]
 """What frozen weights are kept and multiplied in; see `engine.prepare`."""
 Quantization = Literal["nf4", "fp4", "int8"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from tunesmith.core.records import Encoded
-from tunesmith.engine.packing import PackedBatch, pack_whole, plan_whole
+from tunesmith.engine.packing import PackedBatch
 
 if TYPE_CHECKING:
     from tunesmith.engine.prepare import Prepared
@@ -73,18 +71,3 @@ def scores_at(prepared: Prepared, batch: PackedBatch, row: Tensor, place: Tensor
         return prepared.model(**Padded.of(batch, config).inputs(config)).logits[0].float()  # type: ignore[no-any-return]
     finally:
         hook.remove()
-
-
-@torch.inference_mode()
-def embeddings(prepared: Prepared, rows: Sequence[Encoded], *, prefix: Sequence[int] = ()) -> Tensor:
-    """The mean of each row's last hidden states over its own tokens, `[rows, hidden]` float32, on the CPU."""
-    found = torch.empty(len(rows), prepared.model.config.hidden_size)
-    config = prepared.model.config
-    for group in plan_whole(rows, max_tokens=MAX_TOKENS, prefix_length=len(prefix)):
-        batch = pack_whole([rows[i] for i in group], prefix=prefix).to(prepared.device)
-        padded = Padded.of(batch, config)
-        states = prepared.model.base_model(**padded.inputs(config)).last_hidden_state.float()
-        own = padded.mask & (torch.arange(padded.mask.shape[1], device=padded.mask.device) >= len(prefix))
-        share = own / own.sum(dim=1, keepdim=True)
-        found[group] = torch.einsum("rlh,rl->rh", states, share).cpu()
-    return found

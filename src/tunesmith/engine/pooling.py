@@ -1,13 +1,13 @@
-"""One vector a row from a frozen body: its hidden states after a layer, pooled over the row's tokens.
+"""One vector a row: a body's hidden states after a layer, pooled over the row's tokens.
 
-What a `LabelHead` asks for. The body does not change, so what was computed is remembered by the row's tokens, in the
-head while it lives and on disk between runs.
+What sentence vectors are, and what a `LabelHead` asks for. Below such a head the body does not change, so what was
+computed is remembered by the row's tokens, in the head while it lives and on disk between runs.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from tunesmith.core.config import Pooling
 from tunesmith.core.errors import Mistake
 from tunesmith.core.files import atomic_write
 from tunesmith.core.packages import cache_home
@@ -25,7 +26,30 @@ from tunesmith.engine.flat import inputs
 from tunesmith.engine.packing import PackedBatch, pack_whole, plan_whole
 from tunesmith.engine.prepare import Prepared
 from tunesmith.methods._blocks import blocks
-from tunesmith.methods._label_head import LabelHead, Pooling
+from tunesmith.methods._label_head import LabelHead
+
+
+def embeddings(
+    prepared: Prepared,
+    rows: Sequence[Encoded],
+    *,
+    pooling: Pooling = "mean",
+    layer: int = -1,
+    prefix: Sequence[int] = (),
+    on_rows: Callable[[float], object] = lambda n: None,
+) -> Tensor:
+    """The vectors of `rows`, `[rows, hidden]` float32 on the CPU, rows of like length computed together.
+
+    The virtual tokens of `prefix` stand before every row and are seen by it, but are no part of what is pooled. Raises
+    Mistake where the model has no such layer.
+    """
+    found: dict[int, Tensor] = {}
+    for group in plan_whole(rows, max_tokens=encoder.MAX_TOKENS, prefix_length=len(prefix)):
+        batch = pack_whole([rows[i] for i in group], prefix=prefix).to(prepared.device)
+        made = _computed(prepared, batch, pooling, layer, len(prefix))
+        found.update(zip(group, made.cpu(), strict=True))
+        on_rows(len(group))
+    return torch.stack([found[i] for i in range(len(rows))])
 
 
 def pooled(prepared: Prepared, batch: PackedBatch, head: LabelHead) -> Tensor:
@@ -34,7 +58,7 @@ def pooled(prepared: Prepared, batch: PackedBatch, head: LabelHead) -> Tensor:
     new = [place for place, key in enumerate(keys) if key not in head.states]
     if new:
         rows = [Encoded(keys[place], (), second=batch.segments[place].second) for place in new]
-        made = _computed(prepared, pack_whole(rows).to(prepared.device), head)
+        made = _computed(prepared, pack_whole(rows).to(prepared.device), head.pooling, head.layer)
         head.states.update((keys[place], vector) for place, vector in zip(new, made.cpu(), strict=True))
     return torch.stack([head.states[key] for key in keys]).to(prepared.device)
 
@@ -54,34 +78,30 @@ def remember(prepared: Prepared, rows: Sequence[Encoded], head: LabelHead) -> Te
 
 
 def _all(prepared: Prepared, rows: Sequence[Encoded], head: LabelHead) -> Tensor:
-    vectors: dict[int, Tensor] = {}
     with track(len(rows), "rows", "reading") as bar:
-        for group in plan_whole(rows, max_tokens=encoder.MAX_TOKENS):
-            found = pooled(prepared, pack_whole([rows[i] for i in group]).to(prepared.device), head)
-            vectors.update(zip(group, found.cpu(), strict=True))
-            bar.advance(len(group))
-    return torch.stack([vectors[i] for i in range(len(rows))])
+        return embeddings(prepared, rows, pooling=head.pooling, layer=head.layer, on_rows=bar.advance)
 
 
 @torch.inference_mode(False)  # what is remembered while answering is learned from later
 @torch.no_grad()
-def _computed(prepared: Prepared, batch: PackedBatch, head: LabelHead) -> Tensor:
+def _computed(prepared: Prepared, batch: PackedBatch, pooling: Pooling, layer: int, skipped: int = 0) -> Tensor:
     training = prepared.model.training
     prepared.model.eval()  # dropout in a body that does not learn is noise, and would be remembered
-    states = _states(prepared, batch, head.layer)
+    states = _states(prepared, batch, layer)
     prepared.model.train(training)
-    return pool(states.float(), batch, head.pooling)
+    return pool(states.float(), batch, pooling, skipped)
 
 
-def pool(states: Tensor, batch: PackedBatch, pooling: Pooling) -> Tensor:
-    """One vector a segment, `[rows, hidden]`, of flat states `[tokens, hidden]`."""
+def pool(states: Tensor, batch: PackedBatch, pooling: Pooling, skipped: int = 0) -> Tensor:
+    """One vector a segment, `[rows, hidden]`, of flat states `[tokens, hidden]`; its first `skipped` do not count."""
     starts = torch.tensor([segment.start for segment in batch.segments], device=states.device)
     lengths = torch.tensor([segment.length for segment in batch.segments], device=states.device)
     if pooling != "mean":
-        return states[starts + (lengths - 1 if pooling == "last" else 0)]
+        return states[starts + (lengths - 1 if pooling == "last" else skipped)]
     row = torch.repeat_interleave(torch.arange(len(lengths), device=states.device), lengths)
-    sums = torch.zeros(len(lengths), states.shape[1], device=states.device).index_add_(0, row, states)
-    return sums / lengths[:, None]
+    own = batch.positions >= skipped
+    sums = torch.zeros(len(lengths), states.shape[1], device=states.device).index_add_(0, row[own], states[own])
+    return sums / (lengths - skipped)[:, None]
 
 
 def _states(prepared: Prepared, batch: PackedBatch, layer: int) -> Tensor:
@@ -108,7 +128,7 @@ def _tapped(model: nn.Module, layer: int) -> Iterator[list[Tensor]]:
     there = list(blocks(model).values())
     place = layer - 1 if layer > 0 else len(there) + layer
     if layer == 0 or not 0 <= place < len(there):
-        raise Mistake(f"method.layer: got {layer}; expected 1 to {len(there)}, or -1 for the last")
+        raise Mistake(f"layer: got {layer}; expected 1 to {len(there)}, or -1 for the last")
 
     def hear(module: nn.Module, given: Any, output: Any) -> None:
         heard.append(output[0] if isinstance(output, tuple) else output)

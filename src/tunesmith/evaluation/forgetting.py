@@ -87,11 +87,12 @@ def forgetting(prepared: Prepared, base: Base, *, prefix: Sequence[int] = ()) ->
 
 def embedded(prepared: Prepared, tokenizer: Any, *, prefix: Sequence[int] = ()) -> Tensor:
     """An encoder's embeddings of the general texts, `[texts, hidden]`: means over the tokens, as far as it sees."""
-    from tunesmith.engine.encoder import embeddings
+    from tunesmith.engine.pooling import embeddings
+    from tunesmith.prompts.documents import wholes
 
     length = min(tokenizer.model_max_length, context_length(prepared.model.config)) - len(prefix)
-    made = tokenizer(_column("general_text.jsonl", "text"), truncation=True, max_length=length)["input_ids"]
-    return embeddings(prepared, [Encoded(tuple(ids), ()) for ids in made], prefix=prefix)
+    rows, _ = wholes(tokenizer, _column("general_text.jsonl", "text"), max_length=length)
+    return embeddings(prepared, rows, prefix=prefix)
 
 
 def drift(base: Tensor, tuned: Tensor) -> float:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tunesmith.core.config import Pooling
 from tunesmith.core.errors import Mistake
 from tunesmith.methods import _attachment
 
-Pooling = Literal["mean", "last", "first"]
 _NAME = "tunesmith_label_head"
 
 

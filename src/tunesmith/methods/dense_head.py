@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from tunesmith.core.config import Section
+from tunesmith.core.config import Pooling, Section
 from tunesmith.methods import _label_head
-from tunesmith.methods._label_head import Pooling
 
 FAMILY = "feature-based"
 GOOD_FOR = "labels of whole rows in seconds, and a little more than a line can tell apart"

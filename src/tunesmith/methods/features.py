@@ -17,10 +17,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from tunesmith.core.config import Section
+from tunesmith.core.config import Pooling, Section
 from tunesmith.core.errors import Mistake
 from tunesmith.methods import _label_head
-from tunesmith.methods._label_head import Pooling
 
 FAMILY = "feature-based"
 GOOD_FOR = "labels of whole rows, in seconds; the first number to beat"

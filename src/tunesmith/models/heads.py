@@ -20,8 +20,9 @@ CLASSES = {
     "span": "AutoModelForQuestionAnswering",
     "masked": "AutoModelForMaskedLM",
     "next": "AutoModelForNextSentencePrediction",
+    "body": "AutoModel",
 }
-"""What a head scores, and the class of transformers that does it."""
+"""What a head scores, and the class of transformers that does it; a body has no head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,8 @@ def load_with(folder: Path, name: str, head: Head, seed: int, pickle: bool) -> t
             output_loading_info=True,
         )
     missing = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    body = f"{model.base_model_prefix}."
-    lacking = sorted(key for key in missing if key.startswith(body) and ".pooler." not in key)
+    body = "" if head.kind == "body" else f"{model.base_model_prefix}."
+    lacking = sorted(key for key in missing if key.startswith(body) and ".pooler." not in f".{key}")
     if lacking:
         raise Mistake(
             f"model {name}: {folder} lacks {len(lacking)} weights ({lacking[0]} …), which would be random; "

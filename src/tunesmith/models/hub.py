@@ -9,6 +9,8 @@ from tunesmith.core.errors import Mistake
 from tunesmith.core.files import disk_mistakes
 from tunesmith.models.folder import allow_pickle, is_whole
 
+_OTHER_FORMS = ["[!1]*/*", "1[!_]*/*"]
+"""Subfolders, which hold other formats of the same weights; all but `1_Pooling`, which says how states are pooled."""
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken", "README.md"]
 
 
@@ -24,14 +26,14 @@ def snapshot(repo: str, revision: str | None = None) -> Path | None:
 
 
 def _snapshot_download(repo: str, revision: str | None, files: list[str], *, local_files_only: bool = False) -> Path:
-    """`files` of the top folder; the subfolders hold other formats of the same weights."""
+    """`files` of the top folder, and how states are pooled."""
     from huggingface_hub import snapshot_download
 
     folder = snapshot_download(
         repo,
         revision=revision,
         allow_patterns=files,
-        ignore_patterns=["*/*"],
+        ignore_patterns=_OTHER_FORMS,
         local_files_only=local_files_only,
     )
     return Path(folder)

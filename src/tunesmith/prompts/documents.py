@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from tunesmith.core.records import Encoded, Message, Text
 from tunesmith.prompts.dialect import Form
 from tunesmith.prompts.render import Template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def form_of(record: type | None, text_to_text: bool) -> Form:
@@ -26,6 +30,16 @@ def documents(template: Template, texts: Iterable[str], *, max_length: int) -> l
     end = template.end_ids[-1]
     encoded = template.prompts([(Message("user", text),) for text in texts])
     return [_rows(ids if ids[-1] == end else (*ids, end), max_length) for ids in encoded]
+
+
+def wholes(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_length: int) -> tuple[list[Encoded], int]:
+    """Texts as rows that are read as wholes, each cut to `max_length` tokens, and how many were cut.
+
+    Round each text stand the special tokens that the tokenizer puts there by itself. `tokenizer` is a fast one.
+    """
+    made = tokenizer(list(texts), truncation=True, max_length=max_length)
+    cut = sum(bool(one.overflowing) for one in made.encodings or ())
+    return [Encoded(tuple(ids), ()) for ids in made["input_ids"]], cut
 
 
 def _rows(ids: tuple[int, ...], length: int) -> list[Encoded]:
