@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.prompts.documents import documents
+from tunesmith.prompts.documents import documents, wholes
 from tunesmith.prompts.render import Template
 
 TEXT = "The film was wonderful, funny and moving, and the acting was great."
@@ -38,3 +38,12 @@ def test_text_is_written_without_turns_whatever_the_chat_template(toy_tokenizer:
     prompt = Template(toy_tokenizer, form="text").prompt((Message("user", TEXT),))
     assert toy_tokenizer.decode(prompt) == f"<|im_end|>{TEXT}"
     assert Template(toy_tokenizer, form="text").hash != Template(toy_tokenizer).hash
+
+
+def test_wholes_are_what_the_tokenizer_makes_cut_and_counted(toy_reading_tokenizer: Any) -> None:
+    made, cut = wholes(toy_reading_tokenizer, [TEXT, "The film", TEXT], max_length=9)
+    ids = toy_reading_tokenizer(TEXT)["input_ids"]
+    short = [*ids[:8], ids[-1]]
+    assert [list(row.ids) for row in made] == [short, toy_reading_tokenizer("The film")["input_ids"], short]
+    assert cut == 2
+    assert wholes(toy_reading_tokenizer, [TEXT], max_length=len(ids))[1] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -13,11 +14,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tokenizers.normalizers import Replace
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 import tunesmith
 from tunesmith.core.errors import Mistake
+from tunesmith.engine import pooling
 from tunesmith.evaluation.forgetting import embedded
 from tunesmith.methods import _attachment
 from tunesmith.recipes._body import open_body
@@ -50,7 +53,7 @@ def folder(toy_encoder: Any, toy_reading_tokenizer: Any, toy_model: Any, toy_tok
     return make
 
 
-def by_hand(place: Path, pooling: str, layer: int = -1) -> torch.Tensor:
+def by_hand(place: Path, how: str, layer: int = -1) -> torch.Tensor:
     """What a person writes with transformers alone: all texts in one padded batch."""
     tokenizer, decoder = AutoTokenizer.from_pretrained(place), place.name == "llama"
     model = AutoModelForCausalLM.from_pretrained(place).model if decoder else AutoModel.from_pretrained(place)
@@ -58,24 +61,51 @@ def by_hand(place: Path, pooling: str, layer: int = -1) -> torch.Tensor:
     with torch.no_grad():
         states = model.eval()(**batch, output_hidden_states=True).hidden_states[layer]
     mask = batch["attention_mask"]
-    if pooling == "mean":
+    if how == "mean":
         found = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
     else:
-        place_of = mask.sum(1) - 1 if pooling == "last" else torch.zeros(len(TEXTS), dtype=torch.long)
+        place_of = mask.sum(1) - 1 if how == "last" else torch.zeros(len(TEXTS), dtype=torch.long)
         found = states[torch.arange(len(TEXTS)), place_of]
     made: torch.Tensor = normalize(found, dim=1)
     return made
 
 
-@pytest.mark.parametrize("pooling", ["mean", "first", "last", None])
+@pytest.mark.parametrize("asked", ["mean", "first", "last", None])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_vectors_are_those_of_transformers(folder: Folder, kind: str, pooling: Any) -> None:
+def test_the_vectors_are_those_of_transformers(folder: Folder, kind: str, asked: Any) -> None:
     place = folder(kind)
-    told = tunesmith.embed(TEXTS, model=str(place), precision="float32", pooling=pooling)
+    told = tunesmith.embed(TEXTS, model=str(place), precision="float32", pooling=asked)
     usual = "last" if kind == "llama" else "mean"
-    assert told["pooling"] == (pooling or usual)
+    assert told["pooling"] == (asked or usual)
     assert (told["vectors"].dtype, told["vectors"].shape) == (numpy.float32, (5, told["dimension"]))
-    torch.testing.assert_close(torch.tensor(told["vectors"]), by_hand(place, pooling or usual), rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.tensor(told["vectors"]), by_hand(place, asked or usual), rtol=0, atol=1e-5)
+
+
+def test_a_body_is_found_under_a_head(toy_encoder: Any, toy_reading_tokenizer: Any, folder: Folder) -> None:
+    place = folder("bert")
+    toy_encoder("bert", "ForTokenClassification", seed=1, num_labels=5).save_pretrained(place)
+    told = tunesmith.embed(TEXTS, model=str(place), precision="float32")
+    torch.testing.assert_close(torch.tensor(told["vectors"]), by_hand(place, "mean"), rtol=0, atol=1e-5)
+
+
+def test_a_body_that_is_not_whole_is_refused(folder: Folder) -> None:
+    place = folder("bert")
+    weights = load_file(place / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Mistake, match=r"lacks 1 weights \(encoder\.layer\.1\.output\.dense\.weight"):
+        tunesmith.embed(TEXTS, model=str(place))
+
+
+def test_a_text_to_text_model_reads_with_its_encoder(toy_model: Any, toy_tokenizer: Any, tmp_path: Path) -> None:
+    model = toy_model("t5")
+    model.save_pretrained(tmp_path / "t5")
+    toy_tokenizer.save_pretrained(tmp_path / "t5")
+    told = tunesmith.embed(TEXTS, model=str(tmp_path / "t5"), precision="float32")
+    with torch.no_grad():
+        states = [model.get_encoder()(torch.tensor([toy_tokenizer(text)["input_ids"]]))[0][0] for text in TEXTS]
+    wanted = normalize(torch.stack([one.mean(0) for one in states]), dim=1)
+    torch.testing.assert_close(torch.tensor(told["vectors"]), wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,18 +160,18 @@ def test_a_text_longer_than_the_window_is_cut_and_counted(folder: Folder) -> Non
 
 
 @pytest.mark.parametrize(
-    ("settings", "pooling"),
+    ("settings", "wanted"),
     [
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False, "include_prompt": True}, "first"),
         ({"pooling_mode_lasttoken": True}, "last"),
         ({"pooling_mode": "cls"}, "first"),
     ],
 )
-def test_the_models_own_pooling_is_followed(folder: Folder, settings: dict[str, Any], pooling: str) -> None:
+def test_the_models_own_pooling_is_followed(folder: Folder, settings: dict[str, Any], wanted: str) -> None:
     place = folder("bert")
     (place / "1_Pooling").mkdir()
     (place / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 32, **settings}))
-    assert tunesmith.embed(TEXTS, model=str(place))["pooling"] == pooling
+    assert tunesmith.embed(TEXTS, model=str(place))["pooling"] == wanted
     assert tunesmith.embed(TEXTS, model=str(place), pooling="mean")["pooling"] == "mean"
 
 
@@ -243,6 +273,22 @@ def test_texts_that_are_none_are_refused() -> None:
             tunesmith.embed(texts, model="no such model")
     with pytest.raises(Mistake, match="got --model and --artifact"):
         tunesmith.embed("dull", model="a", artifact="b")
+
+
+def test_what_is_no_vector_is_never_handed_out(
+    folder: Folder, toy_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder("llama")
+    tokenizer = copy.deepcopy(toy_tokenizer)
+    tokenizer.backend_tokenizer.normalizer = Replace("dull", "")
+    tokenizer.save_pretrained(place)
+    with pytest.raises(Mistake, match="text 2 of 5 has no tokens"):
+        tunesmith.embed(TEXTS, model=str(place))
+    toy_tokenizer.save_pretrained(place)
+    made = pooling.embeddings
+    monkeypatch.setattr(pooling, "embeddings", lambda *given, **keys: made(*given, **keys) / 0)
+    with pytest.raises(Mistake, match=r"not finite.*--precision float32"):
+        tunesmith.embed(TEXTS, model=str(place))
 
 
 def test_a_file_of_texts_is_a_line_each_or_a_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
