@@ -88,6 +88,7 @@ def test_options_reach_the_vectors(line: list[str], capsys: pytest.CaptureFixtur
         (["dull", "--layer", "7"], "layer: got 7; expected 1 to 2"),
         (["dull", "--artifact", "runs/none"], "got --model and --artifact"),
         (["dull", "--pooling", "max"], "max"),
+        (["dull", "caf\udcff"], "text 2 of 2 is not UTF-8"),
     ],
 )
 def test_a_mistake_ends_in_one_line(
@@ -99,3 +100,11 @@ def test_a_mistake_ends_in_one_line(
     said = capsys.readouterr().err
     assert told in said
     assert said.count("\n") == 1
+
+
+def test_bytes_on_stdin_that_are_no_text_are_told(
+    line: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xff"), encoding="utf-8"))
+    assert main(line) == 2
+    assert capsys.readouterr().err.startswith("tunesmith: stdin: byte 4 is not utf-8")

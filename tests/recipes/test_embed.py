@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -191,9 +192,7 @@ def test_a_pooling_that_we_have_not_is_told(folder: Folder, capsys: pytest.Captu
         tunesmith.embed(TEXTS, model=str(place), pooling="mean")
 
 
-def test_an_artifact_turns_the_vectors_and_at_no_strength_does_not(
-    toy_task: ToyTask, toy_encoder_folder: Path, toy_folder: Path
-) -> None:
+def test_an_artifact_turns_the_vectors(toy_task: ToyTask, toy_encoder_folder: Path, toy_folder: Path) -> None:
     for base, method in ((toy_encoder_folder, "lora"), (toy_folder, "lora"), (toy_encoder_folder, "prompt_tuning")):
         keys = {"name": method} | ({"r": 4} if method == "lora" else {"num_virtual_tokens": 3})
         tunesmith.train(toy_task(model=str(base), method=keys, max_steps=4), evaluate=False)
@@ -265,6 +264,15 @@ def test_an_output_that_cannot_be_written_is_told_before_any_work(tmp_path: Path
         with pytest.raises(Mistake, match=told) as caught:
             tunesmith.embed("dull", model="no such model", output=output)
         assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refused)  # root, who may run this, is refused nowhere
+    with pytest.raises(Mistake, match=r"vectors\.npy: cannot be written \(permission denied\)"):
+        tunesmith.embed("dull", model="no such model", output="vectors.npy")
 
 
 def test_texts_that_are_none_are_refused() -> None:

@@ -52,13 +52,10 @@ def command(
         raise Mistake("embed: got --column without --file; expected the file it is a column of")
     project = load_project(config) if config is not None else None
 
-    from tunesmith.recipes._vectors import read_texts, texts_of_lines
+    from tunesmith.recipes._vectors import read_texts
     from tunesmith.recipes.embed import embed
 
-    if file is not None:
-        given = read_texts(file, column)
-    else:
-        given = list(texts or ()) or texts_of_lines(sys.stdin.read(), "stdin")
+    given = read_texts(file, column) if file is not None else list(texts or ()) or _typed()
     told = embed(
         given,
         model=model,
@@ -93,6 +90,17 @@ def command(
         )
 
     _show.show({key: value for key, value in told.items() if key != "vectors" or output is None}, for_people)
+
+
+def _typed() -> list[str]:
+    from tunesmith.core.errors import Mistake
+    from tunesmith.recipes._vectors import texts_of_lines
+
+    try:
+        return texts_of_lines(sys.stdin.read(), "stdin")
+    except UnicodeDecodeError as error:
+        where = f"stdin: byte {error.start + 1} is not {error.encoding}"
+        raise Mistake(f"{where}; expected text in it; convert it first") from None
 
 
 def _layer(layer: int) -> str:

@@ -95,6 +95,8 @@ def _checked(texts: str | Sequence[str]) -> list[str]:
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             raise Mistake(f"embed: text {number} of {len(texts)} is empty; expected words; leave it out")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise Mistake(f"embed: text {number} of {len(texts)} is not UTF-8; expected it; convert it first")
     return texts
 
 
