@@ -4,7 +4,7 @@
 
 Each task is asked without examples and then tuned for the same seconds, both measured on the same test rows, each in a
 process of its own. Results are kept in build/tasks and written as a table into docs/tasks.md. `ours` and `peer` are the
-tuned and the plain value of the tasks' metrics, averaged (perplexity left out).
+tuned and the plain value of the tasks' metrics, averaged (BLEU and chrF as shares of 100, perplexity left out).
 """
 
 from __future__ import annotations
@@ -149,8 +149,14 @@ def main() -> int:
     table = "\n".join([head, *(line(name, one) for name, one in found.items())])
     _peers.write_page(PAGE, Path(__file__), table)
     shares = [one for one in found.values() if one["tuned"]["metric"] != "perplexity"]
-    ours, plain = (sum(one[side]["value"] for one in shares) / len(shares) for side in ("tuned", "plain"))
+    ours, plain = (sum(share(one[side]) for one in shares) / len(shares) for side in ("tuned", "plain"))
     return _peers.told(asked, ours, plain, ours / plain, "mean metric", table.splitlines(), tasks=found)
+
+
+def share(side: dict[str, Any]) -> float:
+    """The value of a metric as a share of one."""
+    value: float = side["value"]
+    return value / 100 if side["metric"] in ("bleu", "chrf") else value
 
 
 def _without_limit(data: dict[str, Any]) -> dict[str, Any]:
