@@ -200,6 +200,11 @@ def test_the_same_threads_give_the_same_bits() -> None:
     _like(alone, together, torch.float32)
 
 
+def test_a_tensor_in_pieces_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"with strides \(1, 4\); expected a contiguous one"):
+        elementwise.norm(torch.randn(8, 4).T, torch.ones(8), 1e-5, torch.float32)
+
+
 def test_what_is_not_a_number_stays_so() -> None:
     """The loop's guard looks for it in the loss: no step may turn it into a number."""
     nan = torch.full((1, 8), torch.nan)

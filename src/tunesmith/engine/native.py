@@ -58,8 +58,17 @@ class Kernels:
             function.argtypes, function.restype = [_KINDS[kind] for kind in kinds], None
 
     def call(self, name: str, *given: Tensor | float | None) -> None:
-        """Call a function of the C files; tensors must be contiguous, and of the types it says."""
-        self._functions[name](*[one.data_ptr() if isinstance(one, Tensor) else one for one in given])
+        """Call a function of the C files, with tensors of the types it says.
+
+        Raises ValueError for one that is not contiguous: the function would read what is not its own.
+        """
+        self._functions[name](*[_pointer(one) if isinstance(one, Tensor) else one for one in given])
+
+
+def _pointer(tensor: Tensor) -> int:
+    if not tensor.is_contiguous():
+        raise ValueError(f"a tensor {list(tensor.shape)} with strides {tensor.stride()}; expected a contiguous one")
+    return tensor.data_ptr()
 
 
 def of(x: Tensor, dtype: torch.dtype) -> Kernels | None:
