@@ -142,18 +142,11 @@ static void look(const asked *a, const bench *b, const block *q) {
 
 /* The scores of a row become weights, zero where nothing is seen. Returns the logarithm of the softmax's sum. */
 static float weigh(const asked *a, const bench *b, const block *q, int64_t row) {
-    float *line = b->scores + row * b->most, top = -INFINITY, sum = 0;
+    float *line = b->scores + row * b->most;
     const int64_t end = end_of(q, row), begin = begin_of(a, end);
-    #pragma omp simd reduction(max : top)
-    for (int64_t i = begin; i < end; i++) top = line[i] > top ? line[i] : top;
-    #pragma omp simd reduction(+ : sum)
-    for (int64_t i = begin; i < end; i++) sum += line[i] = exponential(line[i] - top);
-    const float by = 1.0f / sum;
-    #pragma omp simd
-    for (int64_t i = begin; i < end; i++) line[i] *= by;
     memset(line, 0, begin * sizeof(float));
     memset(line + end, 0, (q->seen - end) * sizeof(float));
-    return top + logf(sum);
+    return softmax(line, begin, end);
 }
 
 /* out [tokens, heads, size]; normaliser [tokens, heads] gets the logarithm of each softmax's sum, unless it is null. */

@@ -48,14 +48,8 @@ INLINE void look_back(const float *query, const element *keys, const element *va
     const int64_t from = begin / PANEL * PANEL, to = filled(end, PANEL);
     for (int64_t at = from; at < to; at += PANEL) weigh(query, keys, weights, at, room, size, scale, heads);
     for (int head = 0; head < heads; head++) {
-        float *line = weights + head * room, top = -INFINITY, sum = 0;
-        #pragma omp simd reduction(max : top)
-        for (int64_t i = begin; i < end; i++) top = line[i] > top ? line[i] : top;
-        #pragma omp simd reduction(+ : sum)
-        for (int64_t i = begin; i < end; i++) sum += line[i] = exponential(line[i] - top);
-        const float by = 1.0f / sum;
-        #pragma omp simd
-        for (int64_t i = begin; i < end; i++) line[i] *= by;
+        float *line = weights + head * room;
+        softmax(line, begin, end);
         memset(line + from, 0, (begin - from) * sizeof(float));
         memset(line + end, 0, (to - end) * sizeof(float));
     }

@@ -49,6 +49,19 @@ static inline float exponential(float x) {
     return (fmaf(p, r * r, r) + 1.0f) * power.value;
 }
 
+/* line[begin, end) becomes its softmax. Returns the logarithm of the sum of e^line. */
+static inline float softmax(float *line, int64_t begin, int64_t end) {
+    float top = -INFINITY, sum = 0;
+    #pragma omp simd reduction(max : top)
+    for (int64_t i = begin; i < end; i++) top = line[i] > top ? line[i] : top;
+    #pragma omp simd reduction(+ : sum)
+    for (int64_t i = begin; i < end; i++) sum += line[i] = exponential(line[i] - top);
+    const float by = 1.0f / sum;
+    #pragma omp simd
+    for (int64_t i = begin; i < end; i++) line[i] *= by;
+    return top + logf(sum);
+}
+
 static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
 /* A register's worth of numbers, and how many rows of sums there is room for beside them. */
