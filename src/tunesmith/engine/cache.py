@@ -51,7 +51,8 @@ class Cache:
         a whole tensor need no copy of it.
         """
         kept = self.kept[layer]
-        kept[:, torch.arange(len(new), device=new.device), :, :, self.lengths] = new.to(kept.dtype)
+        new = new.to(kept.dtype).transpose(0, 1).unsqueeze(-1)
+        kept.scatter_(-1, self.lengths.view(1, -1, 1, 1, 1).expand(new.shape), new)
         keys, values = kept.view(2, -1, *kept.shape[3:])
         return keys, values
 
