@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -68,28 +69,29 @@ def command(
         precision=precision,
         output=output,
     )
+    printed = {key: value for key, value in told.items() if key != "vectors" or output is None}
+    _show.show(printed, lambda: _print(told, given))
 
-    def for_people() -> None:
-        if told["cosine_similarities"] is not None:
-            numbers = [str(number) for number in range(1, len(given) + 1)]
-            rows = zip(numbers, given, told["cosine_similarities"], strict=True)
-            _show.table(
-                ("", "cosine similarity", *numbers),
-                [(number, _short(text), *map(amounts.quality, cosines)) for number, text, cosines in rows],
-            )
-        _show.facts(
-            (
-                ("vectors", f"{told['texts']:,} of {told['dimension']:,} numbers"),
-                ("model", told["model"] + (f" with {told['artifact']}" if told["artifact"] else "")),
-                ("pooling", f"{told['pooling']} of {_layer(told['layer'])}" + ", length 1" * told["normalize"]),
-                ("cut", f"{told['cut']:,} longer than {told['max_length']:,} tokens" if told["cut"] else None),
-                ("time", f"{amounts.duration(told['seconds'])}, {amounts.duration(told['seconds_per_text'])} a text"),
-                ("peak memory", amounts.memory(told["peak_memory_mb"])),
-                ("written to", told["output"]),
-            )
+
+def _print(told: dict[str, Any], given: Sequence[str]) -> None:
+    if told["cosine_similarities"] is not None:
+        numbers = [str(number) for number in range(1, len(given) + 1)]
+        rows = zip(numbers, given, told["cosine_similarities"], strict=True)
+        _show.table(
+            ("", "cosine similarity", *numbers),
+            [(number, _short(text), *map(amounts.quality, cosines)) for number, text, cosines in rows],
         )
-
-    _show.show({key: value for key, value in told.items() if key != "vectors" or output is None}, for_people)
+    _show.facts(
+        (
+            ("vectors", f"{told['texts']:,} of {told['dimension']:,} numbers"),
+            ("model", told["model"] + (f" with {told['artifact']}" if told["artifact"] else "")),
+            ("pooling", f"{told['pooling']} of {_layer(told['layer'])}" + ", length 1" * told["normalize"]),
+            ("cut", f"{told['cut']:,} longer than {told['max_length']:,} tokens" if told["cut"] else None),
+            ("time", f"{amounts.duration(told['seconds'])}, {amounts.duration(told['seconds_per_text'])} a text"),
+            ("peak memory", amounts.memory(told["peak_memory_mb"])),
+            ("written to", told["output"]),
+        )
+    )
 
 
 def _typed() -> list[str]:
