@@ -200,6 +200,12 @@ def test_the_same_threads_give_the_same_bits() -> None:
     _like(alone, together, torch.float32)
 
 
+def test_blocks_are_for_a_processors_cache() -> None:
+    elsewhere = list(elementwise._blocks(torch.empty(300, 4, device="meta")))
+    assert elsewhere == [slice(0, 300)]
+    assert list(elementwise._blocks(torch.empty(300, 4))) == [slice(0, 128), slice(128, 256), slice(256, 300)]
+
+
 def test_a_tensor_in_pieces_is_refused() -> None:
     with pytest.raises(ValueError, match=r"with strides \(1, 4\); expected a contiguous one"):
         elementwise.norm(torch.randn(8, 4).T, torch.ones(8), 1e-5, torch.float32)

@@ -14,6 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from tunesmith.engine import native
 from tunesmith.engine.cache import Cache
+from tunesmith.engine.native import Kernels
 from tunesmith.engine.tiles import Context, Tiles, expected
 
 NAME = "tunesmith"
@@ -72,8 +73,11 @@ def attention(
         cache.fill(layer, key, value, packed.dtype)
     if dropout or softcap is not None:
         return _by_autograd(joined, heads, packed, scale, window, softcap, dropout)
-    by = _SegmentAttention if native.of(joined, packed.dtype) is None else _NativeAttention
-    out: Tensor = by.apply(joined, heads, packed, scale, window)  # type: ignore[no-untyped-call]  # torch
+    out: Tensor
+    if (kernels := native.of(joined.device, packed.dtype)) is not None:
+        out = _NativeAttention.apply(joined, heads, packed, scale, window, kernels)  # type: ignore[no-untyped-call]  # torch
+    else:
+        out = _SegmentAttention.apply(joined, heads, packed, scale, window)  # type: ignore[no-untyped-call]  # torch
     return out
 
 
@@ -118,9 +122,10 @@ class _NativeAttention(torch.autograd.Function):
     """By our kernels (`kernels/attention.c`): all in float32; kept are the inputs and a number a softmax."""
 
     @staticmethod
-    def forward(ctx: Any, joined: Tensor, heads: int, packed: Context, scale: float, window: int | None) -> Tensor:
-        kernels, (total, width, size) = native.of(joined, packed.dtype), joined.shape
-        assert kernels is not None
+    def forward(
+        ctx: Any, joined: Tensor, heads: int, packed: Context, scale: float, window: int | None, kernels: Kernels
+    ) -> Tensor:
+        total, width, size = joined.shape
         joined = joined.float().contiguous()
         shape = len(packed.spans), heads, (width - heads) // 2, size, window or 0, scale
         out = torch.empty((total, heads, size), dtype=packed.dtype)
@@ -140,7 +145,7 @@ class _NativeAttention(torch.autograd.Function):
         back[ctx.packed.spans[-1].stop :] = 0
         given = joined, normaliser, grad.contiguous(), back, spare, threads, total, *ctx.packed.places, *ctx.shape
         ctx.kernels.call("attend_back", *given)
-        return back, None, None, None, None
+        return back, None, None, None, None, None
 
 
 class _SegmentAttention(torch.autograd.Function):
@@ -258,7 +263,7 @@ def decode(
     """
     rows, _, size = joined.shape
     groups = (joined.shape[1] - heads) // 2
-    kernels = native.of(joined, packed.dtype)
+    kernels = native.of(joined.device, packed.dtype)
     if kernels is not None and softcap is None:
         out = torch.empty((rows, heads, size), dtype=packed.dtype)
         shape = rows, heads, groups, cache.room, size, window or 0

@@ -17,7 +17,7 @@ from torch import Tensor
 from tunesmith.engine import elementwise
 from tunesmith.engine.attention import decode
 from tunesmith.engine.cache import Cache
-from tunesmith.engine.layer import window_of
+from tunesmith.engine.layer import normed, window_of
 from tunesmith.engine.prepare import Prepared
 from tunesmith.engine.products import Fixed, fixed, is_silu
 from tunesmith.engine.tiles import Context
@@ -50,13 +50,13 @@ class Decoder:
         context = Context((), len(tokens), self.prepared.dtype, self.prepared.device, cache)
         for layer in self.layers:
             x = self._through(x, layer, turn, context, cache)
-        return self.head(_normed(x, self.prepared.model.model.norm, self.prepared.dtype))
+        return self.head(normed(x, self.prepared.model.model.norm, self.prepared.dtype))
 
     def _through(self, x: Tensor, layer: _Layer, turn: tuple[Tensor, Tensor], context: Context, cache: Cache) -> Tensor:
         own, dtype = layer.own, self.prepared.dtype
         seen = own.self_attn
         size, rows = seen.head_dim, len(x)
-        joined = layer.joined(_normed(x, own.input_layernorm, dtype)).view(rows, -1, size)
+        joined = layer.joined(normed(x, own.input_layernorm, dtype)).view(rows, -1, size)
         groups = joined.shape[1] // (seen.num_key_value_groups + 2)
         heads = groups * seen.num_key_value_groups
         if hasattr(seen, "q_norm"):
@@ -65,7 +65,7 @@ class Decoder:
         joined = elementwise.turn(joined.flatten(1), *turn, heads + groups, dtype).view(joined.shape)
         looked = decode(joined, heads, context, cache, seen.layer_idx, seen.scaling, window_of(seen))
         x = layer.out(looked.view(rows, -1), residual=x)
-        both, delta = layer.pair.parts(_normed(x, own.post_attention_layernorm, dtype))
+        both, delta = layer.pair.parts(normed(x, own.post_attention_layernorm, dtype))
         if layer.pair.bias is not None:
             both, delta = elementwise.total(both, delta, bias=layer.pair.bias).to(dtype), None
         return layer.down(elementwise.gated(both, delta), residual=x)
@@ -94,7 +94,3 @@ def decoder_of(prepared: Prepared) -> Decoder | None:
     if head is None or any(part is None for layer in layers for part in layer):
         return None
     return Decoder(prepared, [_Layer(*layer) for layer in layers], head)
-
-
-def _normed(x: Tensor, norm: Any, dtype: torch.dtype) -> Tensor:
-    return elementwise.norm(x, norm.weight, norm.variance_epsilon, dtype)[0]

@@ -21,13 +21,13 @@ ROWS = 128
 def norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """RMSNorm ``x / rms(x) · weight`` as `dtype`, and ``1 / rms(x) [rows, 1]``, of `x [rows, width]` (float32)."""
     out = torch.empty(x.shape, dtype=dtype, device=x.device)
-    kernels = native.of(x, dtype)
+    kernels = native.of(x.device, dtype)
     if kernels is not None:
         scale = torch.empty((len(x), 1), device=x.device)
         kernels.call("norm", x, weight, epsilon, out, scale, *x.shape)
         return out, scale
     scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
-    for rows in _blocks(len(x)):
+    for rows in _blocks(x):
         out[rows] = (x[rows] * scale[rows]).mul_(weight)
     return out, scale
 
@@ -38,14 +38,14 @@ def norm_back(x: Tensor, weight: Tensor, scale: Tensor, grad: Tensor, learns: bo
     With ``x̂ = x / rms(x)``: ``dx = (g w − x̂ mean(g w x̂)) / rms(x)`` and ``dw = Σ g x̂``.
     """
     back, learned = torch.empty_like(x), torch.zeros_like(weight) if learns else None
-    kernels = native.of(x, grad.dtype)
+    kernels = native.of(x.device, grad.dtype)
     if kernels is not None:
         grad = grad.contiguous()
         kernels.call("norm_back", x, weight, scale, grad, back, *x.shape)
         if learned is not None:
             kernels.call("norm_learned", x, scale, grad, learned, *x.shape)
         return back, learned
-    for rows in _blocks(len(x)):
+    for rows in _blocks(x):
         unit, g = x[rows] * scale[rows], grad[rows].float()
         if learned is not None:
             learned += (g * unit).sum(0)
@@ -58,7 +58,7 @@ def total(
     product: Tensor, delta: Tensor | None = None, *, bias: Tensor | None = None, residual: Tensor | None = None
 ) -> Tensor:
     """``product + delta + bias + residual`` summed in float32, `[rows, width]`; `bias [width]`."""
-    kernels = native.of(product, product.dtype)
+    kernels = native.of(product.device, product.dtype)
     if kernels is not None:
         out = torch.empty(product.shape, device=product.device)
         kernels.call("total", product, delta, bias, residual, out, *product.shape)
@@ -75,7 +75,7 @@ def turn(joined: Tensor, cos: Tensor, sin: Tensor, heads: int, dtype: torch.dtyp
     `cos` and `sin [rows, size]`, of which both halves are the same (arXiv 2104.09864, eq. 34). Products are at `dtype`.
     """
     size, sign, out = cos.shape[-1], -1.0 if back else 1.0, torch.empty_like(joined)
-    kernels = native.of(joined, dtype)
+    kernels = native.of(joined.device, dtype)
     if kernels is not None:
         kernels.call("turn", joined, cos, sin, sign, out, len(joined), heads, size, joined.shape[1])
         return out
@@ -95,11 +95,11 @@ def gated(both: Tensor, delta: Tensor | None = None) -> Tensor:
     """
     width = both.shape[1] // 2
     out = torch.empty((len(both), width), dtype=both.dtype, device=both.device)
-    kernels = native.of(both, both.dtype)
+    kernels = native.of(both.device, both.dtype)
     if kernels is not None:
         kernels.call("gated", both, delta, out, *out.shape)
         return out
-    for rows in _blocks(len(both)):
+    for rows in _blocks(both):
         block = both[rows].float()
         if delta is not None:
             both[rows] = block.add_(delta[rows])
@@ -110,11 +110,11 @@ def gated(both: Tensor, delta: Tensor | None = None) -> Tensor:
 def gated_back(both: Tensor, grad: Tensor) -> Tensor:
     """The gradient of `both`; with ``σ = sigmoid(g)``: ``dg = d ∘ u ∘ (σ + g σ (1 − σ))``, ``du = d ∘ g σ``."""
     back, width = torch.empty_like(both), both.shape[1] // 2
-    kernels = native.of(both, both.dtype)
+    kernels = native.of(both.device, both.dtype)
     if kernels is not None:
         kernels.call("gated_back", both, grad.contiguous(), back, len(both), width)
         return back
-    for rows in _blocks(len(both)):
+    for rows in _blocks(both):
         gate, up = torch.split(both[rows], width, dim=1)
         torch.mul(functional.silu(gate), grad[rows], out=back[rows, width:])
         torch.ops.aten.silu_backward.grad_input(grad[rows] * up, gate, grad_input=back[rows, :width])
@@ -126,7 +126,7 @@ def likelihoods(scores: Tensor, shares: bool) -> tuple[Tensor, Tensor]:
 
     With `shares` the row's probabilities take the place of its scores.
     """
-    kernels = native.of(scores, scores.dtype)
+    kernels = native.of(scores.device, scores.dtype)
     if kernels is not None:
         normaliser = torch.empty(len(scores), device=scores.device)
         likeliest = torch.empty(len(scores), dtype=torch.long, device=scores.device)
@@ -139,6 +139,8 @@ def likelihoods(scores: Tensor, shares: bool) -> tuple[Tensor, Tensor]:
     return normaliser, likeliest
 
 
-def _blocks(rows: int) -> Iterator[slice]:
-    for start in range(0, rows, ROWS):
-        yield slice(start, min(start + ROWS, rows))
+def _blocks(x: Tensor) -> Iterator[slice]:
+    """The rows of `x` a block at a time; all at once where there is no cache to stay in."""
+    step = ROWS if x.device.type == "cpu" else max(1, len(x))
+    for start in range(0, len(x), step):
+        yield slice(start, min(start + step, len(x)))

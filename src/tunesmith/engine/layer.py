@@ -37,7 +37,7 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         """Map `hidden_states [1, tokens, hidden]` to the same, `[1, kept tokens, hidden]` in a narrowed last layer."""
         packed = expected(packed)
-        turn = position_embeddings[0][0], position_embeddings[1][0]
+        turn = position_embeddings[0][0].float(), position_embeddings[1][0].float()
         if packed.recompute and torch.is_grad_enabled():
             out: Tensor = checkpoint(self._through, hidden_states[0], turn, packed, use_reentrant=False)
         else:

@@ -179,7 +179,7 @@ def _logits(prepared: Prepared, kept: Kept, shape: Shape) -> float:
 
 
 def _by_kernels(prepared: Prepared) -> bool:
-    return prepared.ours and prepared.device.type == "cpu" and native.kernels(prepared.dtype) is not None
+    return prepared.ours and native.of(prepared.device, prepared.dtype) is not None
 
 
 def fitting_tokens(

@@ -50,8 +50,7 @@ _TAKES = {
 class Kernels:
     """The compiled functions for one type of products; what each computes is said where torch does the same."""
 
-    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+    def __init__(self, library: ctypes.CDLL) -> None:
         self._functions: dict[str, Any] = {}
         for name, kinds in _TAKES.items():
             function = self._functions[name] = getattr(library, name)
@@ -71,9 +70,9 @@ def _pointer(tensor: Tensor) -> int:
     return tensor.data_ptr()
 
 
-def of(x: Tensor, dtype: torch.dtype) -> Kernels | None:
-    """The kernels for tensors that lie where `x` does and for products at `dtype`; None where torch has to do it."""
-    return kernels(dtype) if x.device.type == "cpu" else None
+def of(device: torch.device, dtype: torch.dtype) -> Kernels | None:
+    """The kernels for tensors on `device` and for products at `dtype`; None where torch has to do it."""
+    return kernels(dtype) if device.type == "cpu" else None
 
 
 @lru_cache
@@ -85,7 +84,7 @@ def kernels(dtype: torch.dtype) -> Kernels | None:
     try:
         path = _compiled(compiler, dtype)
         ctypes.CDLL(threads, mode=ctypes.RTLD_GLOBAL)
-        return Kernels(ctypes.CDLL(str(path)), dtype)
+        return Kernels(ctypes.CDLL(str(path)))
     except (OSError, subprocess.SubprocessError, Mistake) as error:
         say(f"kernels: {compiler} could not make them ({error}); torch does their work, slower")
         return None
