@@ -43,6 +43,8 @@ _TAKES = {
     "attend": "pppppp" + "nnnnnf",
     "attend_back": "ppppp" + "nn" + "ppp" + "nnnnnf",
     "decode": "pppp" + "nnnnnn" + "f",
+    "few": "pppnnn",
+    "few_eighths": "ppppnnn",
 }
 """Each function's arguments: (p)ointers, (n)umbers and (f)loats. The C files say what they are."""
 

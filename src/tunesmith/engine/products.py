@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tunesmith.engine import eighth, elementwise
+from tunesmith.engine import eighth, elementwise, few
 from tunesmith.engine.linear import Linear
 from tunesmith.engine.quantized import Quantized
 from tunesmith.methods._low_rank import LowRankLinear
@@ -130,7 +130,7 @@ class Fixed:
         if self.rounded is not None and len(x) <= eighth.ROWS:
             out = eighth.multiply(x, *self.rounded)
         else:
-            out = functional.linear(x, self.product.matrix(()))
+            out = few.multiply(x, self.product.matrix(()))
         if self.down is None or self.up is None:
             return out, None
         return out, torch.mm(torch.mm(x, self.down), self.up)

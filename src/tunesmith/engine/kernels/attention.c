@@ -1,9 +1,12 @@
-/* Attention of packed segments in float32, a block of queries at a time; nothing of the size of queries x keys is kept.
+/* Attention of packed segments, a block of queries at a time; nothing of the size of queries x keys is kept.
 
    A span is up to 128 neighbouring queries of one segment with all keys they may see: ranges of flat positions of which
    the last ends with the queries. Its keys and values are laid out once for each group of heads that shares them; then
    a block of queries (all heads of the group) takes two products and a softmax. Backward computes the weights again
-   from what forward keeps of each softmax, its normaliser (Dao et al. 2022, arXiv 2205.14135, algorithm 4). */
+   from what forward keeps of each softmax, its normaliser (Dao et al. 2022, arXiv 2205.14135, algorithm 4).
+
+   Scores are products of float32; weights, gradients and what they are multiplied by may be units of two bfloat16. Sums
+   are float32. */
 
 #include "element.h"
 
@@ -17,17 +20,18 @@ typedef struct {
     float scale;
 } asked;
 
-/* Where one thread works: rows of `padded` numbers for keys, values and queries, rows of `most` for scores. */
+/* Where one thread works: rows of `padded` numbers for keys, values and queries, rows of `most` for scores; turned are
+   keys, and values as units. */
 typedef struct {
-    float *whole, *keys, *values, *keys_turned, *values_turned, *back_keys, *back_values;
-    float *scores, *slopes, *query, *upper, *found;
+    float *whole, *keys, *values, *keys_turned, *values_turned, *key_units, *value_units, *back_keys, *back_values;
+    float *scores, *slopes, *units, *query, *upper, *found;
     int64_t padded, most;
 } bench;
 
-/* c [rows, columns] (+)= a b: a [rows, inner] by its strides `down` and `along`, b [inner, columns]; rows are a
-   multiple of TALL, columns of PANEL. A panel of TALL x PANEL sums stays in registers. */
+/* c [rows, columns] (+)= a b: a [rows, inner] by its strides `down` and `along`, b [inner, columns], both of units or
+   of float32; rows are a multiple of TALL, columns of PANEL. A panel of TALL x PANEL sums stays in registers. */
 INLINE void multiply(const float *a, int64_t down, int64_t along, const float *b, int64_t width, float *c,
-                     int64_t stride, int64_t rows, int64_t inner, int64_t columns, int onto) {
+                     int64_t stride, int64_t rows, int64_t inner, int64_t columns, int onto, int units) {
     for (int64_t column = 0; column < columns; column += PANEL)
         for (int64_t row = 0; row < rows; row += TALL) {
             lanes left[TALL], right[TALL];
@@ -42,8 +46,8 @@ INLINE void multiply(const float *a, int64_t down, int64_t along, const float *b
                 const lanes one = *(const lanes *)by, two = *(const lanes *)(by + LANES);
                 #pragma GCC unroll 8
                 for (int i = 0; i < TALL; i++) {
-                    left[i] += from[i * down] * one;
-                    right[i] += from[i * down] * two;
+                    left[i] = with(left[i], from[i * down], one, units);
+                    right[i] = with(right[i], from[i * down], two, units);
                 }
             }
             #pragma GCC unroll 8
@@ -53,6 +57,27 @@ INLINE void multiply(const float *a, int64_t down, int64_t along, const float *b
             }
         }
 }
+
+/* Numbers as units of neighbours along a row, or of one row and the next, in `into`; as they are where a unit is one.
+   Rows are filled up to a multiple of PANEL. */
+static const float *along(const float *from, int64_t width, int64_t rows, int64_t columns, float *into) {
+    if (TERMS == 1) return from;
+    for (int64_t row = 0; row < rows; row++, from += width)
+        for (int64_t c = 0; c < columns; c += PANEL)
+            unite(from + c, from + c + LANES, 0, into + (row * width + c) / 2);
+    return into;
+}
+
+static const float *across(const float *from, int64_t width, int64_t rows, int64_t columns, float *into) {
+    if (TERMS == 1) return from;
+    for (int64_t row = 0; row < rows; row += 2, from += 2 * width)
+        for (int64_t c = 0; c < columns; c += LANES)
+            unite(from + c, row + 1 < rows ? from + width + c : 0, 1, into + row / 2 * width + c);
+    return into;
+}
+
+/* How many units a number of terms is. */
+static inline int64_t units_of(int64_t terms) { return (terms + TERMS - 1) / TERMS; }
 
 static int64_t keys_of(const asked *a, int64_t span) {
     int64_t count = 0;
@@ -72,35 +97,42 @@ static int64_t stride_of(const asked *a) { return (a->heads + 2 * a->groups) * a
 static bench laid(const asked *a, int64_t most, int backward) {
     bench b = {.padded = filled(a->size, PANEL), .most = most};
     const int64_t rows = filled(larger(BLOCK, a->heads / a->groups), TALL);
-    const int64_t side = most * b.padded, line = rows * most, block = rows * b.padded;
-    const int64_t bytes = filled(((backward ? 6 : 3) * side + (backward ? 2 : 1) * line + 3 * block) * 4, 64);
+    const int64_t side = most * b.padded, line = rows * most, block = rows * b.padded, longest = larger(line, block);
+    const int64_t bytes = filled(((backward ? 8 : 4) * side + (backward ? 2 : 1) * line + longest + 3 * block) * 4, 64);
     float *at = b.whole = aligned_alloc(64, bytes);
     memset(at, 0, bytes);
     b.keys = at, at += side;
     b.values = at, at += side;
     b.keys_turned = at, at += side;
+    b.value_units = at, at += side;
     if (backward) {
+        b.key_units = at, at += side;
         b.values_turned = at, at += side;
         b.back_keys = at, at += side;
         b.back_values = at, at += side;
         b.slopes = at, at += line;
     }
     b.scores = at, at += line;
+    b.units = at, at += longest;
     b.query = at, at += block;
     b.upper = at, at += block;
     b.found = at;
     return b;
 }
 
-/* The keys (or values) of a span from a column of `joined`, one below the other, and the same turned, unless null. */
-static void collect(const asked *a, const bench *b, int64_t span, int64_t column, float *plain, float *turned) {
+/* The keys (or values) of a span from a column of `joined`, one below the other, and rows of zeros. */
+static void collect(const asked *a, const bench *b, int64_t span, int64_t column, float *into) {
     const int64_t stride = stride_of(a);
     int64_t place = 0;
     for (int32_t at = a->offsets[span]; at < a->offsets[span + 1]; at++)
         for (int64_t key = a->ranges[2 * at]; key < a->ranges[2 * at + 1]; key++, place++)
-            memcpy(plain + place * b->padded, a->joined + key * stride + column, a->size * sizeof(float));
-    for (int64_t c = 0; turned && c < a->size; c++)
-        for (int64_t i = 0; i < place; i++) turned[c * b->most + i] = plain[i * b->padded + c];
+            memcpy(into + place * b->padded, a->joined + key * stride + column, a->size * sizeof(float));
+    memset(into + place * b->padded, 0, (filled(place, PANEL) - place) * b->padded * sizeof(float));
+}
+
+static void turn_over(const float *from, int64_t width, int64_t rows, int64_t columns, float *into, int64_t most) {
+    for (int64_t c = 0; c < columns; c++)
+        for (int64_t row = 0; row < rows; row++) into[c * most + row] = from[row * width + c];
 }
 
 /* Queries first to last of a span, their heads of one group: where they lie, and what each row of them sees. */
@@ -137,7 +169,7 @@ static void look(const asked *a, const bench *b, const block *q) {
         for (int64_t c = 0; c < a->size; c++) b->query[row * b->padded + c] = from[c] * a->scale;
     }
     multiply(b->query, b->padded, 1, b->keys_turned, b->most, b->scores, b->most, q->tall, a->size,
-             filled(q->seen, PANEL), 0);
+             filled(q->seen, PANEL), 0, 0);
 }
 
 /* The scores of a row become weights, zero where nothing is seen. Returns the logarithm of the softmax's sum. */
@@ -145,7 +177,7 @@ static float weigh(const asked *a, const bench *b, const block *q, int64_t row) 
     float *line = b->scores + row * b->most;
     const int64_t end = end_of(q, row), begin = begin_of(a, end);
     memset(line, 0, begin * sizeof(float));
-    memset(line + end, 0, (q->seen - end) * sizeof(float));
+    memset(line + end, 0, (filled(q->seen, PANEL) - end) * sizeof(float));
     return softmax(line, begin, end);
 }
 
@@ -161,8 +193,10 @@ void attend(const float *joined, element *out, float *normaliser, const int32_t 
         #pragma omp for schedule(dynamic, 1)
         for (int64_t item = 0; item < spans * groups; item++) {
             const int64_t span = item / groups, group = item % groups, keys = keys_of(&a, span);
-            collect(&a, &b, span, (heads + group) * size, b.keys, b.keys_turned);
-            collect(&a, &b, span, (heads + groups + group) * size, b.values, 0);
+            collect(&a, &b, span, (heads + group) * size, b.keys);
+            turn_over(b.keys, b.padded, keys, size, b.keys_turned, most);
+            collect(&a, &b, span, (heads + groups + group) * size, b.values);
+            const float *values = across(b.values, b.padded, keys, size, b.value_units);
             block q;
             for (int64_t first = queries[2 * span]; first < queries[2 * span + 1]; first = q.last) {
                 q = block_of(&a, span, group, first, keys);
@@ -171,7 +205,9 @@ void attend(const float *joined, element *out, float *normaliser, const int32_t 
                     const float sum = weigh(&a, &b, &q, row);
                     if (normaliser) normaliser[place_of(&a, &q, row)] = sum;
                 }
-                multiply(b.scores, most, 1, b.values, b.padded, b.found, b.padded, q.tall, q.seen, b.padded, 0);
+                const float *weights = along(b.scores, most, q.rows, q.seen, b.units);
+                multiply(weights, most / TERMS, 1, values, b.padded, b.found, b.padded, q.tall, units_of(q.seen),
+                         b.padded, 0, 1);
                 for (int64_t row = 0; row < q.rows; row++) {
                     element *into = out + place_of(&a, &q, row) * size;
                     for (int64_t c = 0; c < size; c++) into[c] = narrow(b.found[row * b.padded + c]);
@@ -204,23 +240,28 @@ static void slope(const asked *a, const bench *b, const block *q, int64_t row, c
 
 /* A block's gradients: of its queries into `back`, of the keys and values it sees onto those of the span. */
 static void learn(const asked *a, const bench *b, const block *q, const float *normaliser, const element *grad,
-                  float *back) {
+                  const float *keys, float *back) {
     const int64_t size = a->size, padded = b->padded, most = b->most, tall = filled(q->seen, TALL);
+    const int64_t wide_seen = filled(q->seen, PANEL);
     look(a, b, q);
     for (int64_t row = 0; row < q->rows; row++) {
         const element *from = grad + place_of(a, q, row) * size;
         for (int64_t c = 0; c < size; c++) b->upper[row * padded + c] = wide(from[c]);
     }
-    multiply(b->upper, padded, 1, b->values_turned, most, b->slopes, most, q->tall, size, filled(q->seen, PANEL), 0);
+    const float *one = along(b->upper, padded, q->rows, size, b->units), *other;
+    multiply(one, padded / TERMS, 1, b->values_turned, most, b->slopes, most, q->tall, units_of(size), wide_seen, 0, 1);
     for (int64_t row = 0; row < q->rows; row++) slope(a, b, q, row, normaliser);
-    multiply(b->slopes, most, 1, b->keys, padded, b->found, padded, q->tall, q->seen, padded, 0);
+    one = along(b->slopes, most, q->rows, q->seen, b->units);
+    multiply(one, most / TERMS, 1, keys, padded, b->found, padded, q->tall, units_of(q->seen), padded, 0, 1);
     for (int64_t row = 0; row < q->rows; row++) {
         const int64_t token = q->first + row / q->repeats, head = q->head + row % q->repeats;
         float *into = back + token * stride_of(a) + head * size;
         for (int64_t c = 0; c < size; c++) into[c] = b->found[row * padded + c] * a->scale;
     }
-    multiply(b->slopes, 1, most, b->query, padded, b->back_keys, padded, tall, q->rows, padded, 1);
-    multiply(b->scores, 1, most, b->upper, padded, b->back_values, padded, tall, q->rows, padded, 1);
+    one = across(b->slopes, most, q->rows, tall, b->units), other = across(b->query, padded, q->rows, padded, b->found);
+    multiply(one, 1, most, other, padded, b->back_keys, padded, tall, units_of(q->rows), padded, 1, 1);
+    one = across(b->scores, most, q->rows, tall, b->units), other = across(b->upper, padded, q->rows, padded, b->found);
+    multiply(one, 1, most, other, padded, b->back_values, padded, tall, units_of(q->rows), padded, 1, 1);
 }
 
 /* Add the gradients of a span's keys and values to those of their tokens, own [tokens, 2 groups, size]. */
@@ -262,14 +303,18 @@ void attend_back(const float *joined, const float *normaliser, const element *gr
             const double work = work_of(&a, span), middle = done + work / 2;
             done += work;
             if (smaller((int64_t)(middle / all * threads), threads - 1) != thread) continue;
-            collect(&a, &b, span, (heads + group) * size, b.keys, b.keys_turned);
-            collect(&a, &b, span, (heads + groups + group) * size, b.values, b.values_turned);
+            collect(&a, &b, span, (heads + group) * size, b.keys);
+            turn_over(b.keys, b.padded, keys, size, b.keys_turned, most);
+            const float *key_units = across(b.keys, b.padded, keys, size, b.key_units);
+            collect(&a, &b, span, (heads + groups + group) * size, b.values);
+            const float *value_units = along(b.values, b.padded, keys, size, b.value_units);
+            turn_over(value_units, b.padded / TERMS, keys, units_of(size), b.values_turned, most);
             memset(b.back_keys, 0, filled(keys, TALL) * b.padded * sizeof(float));
             memset(b.back_values, 0, filled(keys, TALL) * b.padded * sizeof(float));
             block q;
             for (int64_t first = queries[2 * span]; first < queries[2 * span + 1]; first = q.last) {
                 q = block_of(&a, span, group, first, keys);
-                learn(&a, &b, &q, normaliser, grad, back);
+                learn(&a, &b, &q, normaliser, grad, key_units, back);
             }
             scatter(&a, &b, span, group, own);
         }

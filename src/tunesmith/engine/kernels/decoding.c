@@ -4,23 +4,33 @@
 #include "element.h"
 
 #define TOGETHER 4 /* heads of a group that are looked up together */
+#define AHEAD 16
+#define RUNS 8 /* columns of keys that are read side by side */
 
-/* scores [heads, room] of some queries with keys [size, room], from the place `at` on, a panel at a time. */
-INLINE void weigh(const float *query, const element *keys, float *scores, int64_t at, int64_t room, int64_t size,
-                  float scale, const int heads) {
-    lanes left[TOGETHER] = {0}, right[TOGETHER] = {0};
-    for (int64_t c = 0; c < size; c++) {
-        const lanes one = widened(keys + c * room + at), two = widened(keys + c * room + at + LANES);
-        #pragma GCC unroll 4
-        for (int i = 0; i < heads; i++) {
-            left[i] += query[i * size + c] * one;
-            right[i] += query[i * size + c] * two;
+/* scores [heads, room] of some queries with keys [size, room] at the places [from, to). Keys are read in long runs, a few
+   at a time, which the processor foresees. */
+INLINE void weigh(const float *query, const element *keys, float *scores, int64_t from, int64_t to, int64_t room,
+                  int64_t size, float scale, const int heads) {
+    for (int64_t first = 0, last; first < size; first = last) {
+        last = smaller(first + RUNS, size);
+        for (int64_t at = from; at < to; at += PANEL) {
+            lanes left[TOGETHER] = {0}, right[TOGETHER] = {0};
+            for (int64_t c = first; c < last; c++) {
+                const lanes one = widened(keys + c * room + at), two = widened(keys + c * room + at + LANES);
+                __builtin_prefetch(keys + (c + AHEAD) * room + at);
+                #pragma GCC unroll 4
+                for (int i = 0; i < heads; i++) {
+                    left[i] += query[i * size + c] * one;
+                    right[i] += query[i * size + c] * two;
+                }
+            }
+            #pragma GCC unroll 4
+            for (int i = 0; i < heads; i++) {
+                lanes *into = (lanes *)(scores + i * room + at);
+                into[0] = first ? into[0] + scale * left[i] : scale * left[i];
+                into[1] = first ? into[1] + scale * right[i] : scale * right[i];
+            }
         }
-    }
-    for (int i = 0; i < heads; i++) {
-        left[i] *= scale, right[i] *= scale;
-        memcpy(scores + i * room + at, left + i, sizeof(lanes));
-        memcpy(scores + i * room + at + LANES, right + i, sizeof(lanes));
     }
 }
 
@@ -31,6 +41,7 @@ INLINE void blend(const float *weights, const element *values, element *out, int
         lanes sums[TOGETHER] = {0};
         for (int64_t i = at; i < end; i += LANES) {
             const lanes value = widened(values + c * room + i);
+            __builtin_prefetch(values + (c + AHEAD) * room + i);
             #pragma GCC unroll 4
             for (int head = 0; head < heads; head++) {
                 lanes weight;
@@ -46,7 +57,7 @@ INLINE void blend(const float *weights, const element *values, element *out, int
 INLINE void look_back(const float *query, const element *keys, const element *values, float *weights, element *out,
                       int64_t begin, int64_t end, int64_t room, int64_t size, float scale, const int heads) {
     const int64_t from = begin / PANEL * PANEL, to = filled(end, PANEL);
-    for (int64_t at = from; at < to; at += PANEL) weigh(query, keys, weights, at, room, size, scale, heads);
+    weigh(query, keys, weights, from, to, room, size, scale, heads);
     for (int head = 0; head < heads; head++) {
         float *line = weights + head * room;
         softmax(line, begin, end);

@@ -92,9 +92,37 @@ static inline lanes widened(const element *from) {
 #endif
 }
 
+/* Terms of a product that fill 32 bits, a unit: a float32, or two neighbours in bfloat16 where the processor multiplies
+   those and adds both to a float32 sum. */
+#if defined(BFLOAT16) && defined(__AVX512BF16__)
+#include <immintrin.h>
+#define TERMS 2
+/* LANES units: of 2 LANES numbers in a row, or of LANES numbers and those below them, which are 0 where null. */
+static inline void unite(const float *first, const float *second, int below, float *into) {
+    const __m512 one = _mm512_loadu_ps(first), other = second ? _mm512_loadu_ps(second) : _mm512_setzero_ps();
+    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(other, one);
+    const __m512i halves = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(both));
+    const __m512i others = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1));
+    _mm512_storeu_si512(into, below ? _mm512_or_si512(halves, _mm512_slli_epi32(others, 16)) : both);
+}
+#else
+#define TERMS 1
+static inline void unite(const float *first, const float *second, int below, float *into) {}
+#endif
+
+/* sum + one * other, of units or of float32. */
+INLINE lanes with(lanes sum, float one, lanes other, int units) {
+#if TERMS == 2
+    if (units) return (lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_ps(one), (__m512bh)other);
+#endif
+    return sum + one * other;
+}
+
 static inline float added(lanes given) {
-    float sum = 0;
-    #pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < LANES; i++) sum += given[i];
-    return sum;
+    typedef float four __attribute__((vector_size(16)));
+    union { lanes whole; four parts[LANES / 4]; } as = {given};
+    four sum = as.parts[0];
+    #pragma GCC unroll 4
+    for (int i = 1; i < LANES / 4; i++) sum += as.parts[i];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
