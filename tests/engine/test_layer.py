@@ -195,10 +195,10 @@ def test_what_is_kept_is_what_backward_needs(toy_model: Callable[..., Any], arit
     hidden, heads = config.hidden_size, config.num_attention_heads
     size = getattr(config, "head_dim", None) or hidden // heads
     qkv = (heads + 2 * config.num_key_value_heads) * size
-    twice_normed = 2 * (4 * hidden + 2 * hidden + 4)  # its input, its output, its scale
+    twice_normed = 2 * (4 * hidden + 4)  # its input and its scale
     # Turned queries, keys and values, and what came of them; a number a softmax, or all of its weights.
     looked = 4 * qkv + 2 * heads * size + 4 * heads if arithmetic == "kernels" else 2 * qkv + 2 * heads * size
-    mlp = 2 * 2 * config.intermediate_size + 2 * config.intermediate_size  # gate and up, and their product
+    mlp = 2 * 2 * config.intermediate_size  # gate and up
     low = 2 * 4 * 7
     token = twice_normed + looked + mlp + low
     pair = 0 if arithmetic == "kernels" else 2 * heads

@@ -17,7 +17,8 @@ from torch import Tensor
 from tunesmith.engine import elementwise
 from tunesmith.engine.attention import decode
 from tunesmith.engine.cache import Cache
-from tunesmith.engine.layer import normed, window_of
+from tunesmith.engine.layer import window_of
+from tunesmith.engine.norms import normed
 from tunesmith.engine.prepare import Prepared
 from tunesmith.engine.products import Fixed, fixed, is_silu
 from tunesmith.engine.tiles import Context

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tunesmith.engine import elementwise
 from tunesmith.engine.attention import attention
-from tunesmith.engine.products import gated, join, onto, parallel
+from tunesmith.engine.products import join, mlp, onto, parallel
 from tunesmith.engine.tiles import Context, expected
 
 FAMILY = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
@@ -45,17 +45,15 @@ class DecoderLayer(nn.Module):
         return out.unsqueeze(0)
 
     def _through(self, x: Tensor, turn: tuple[Tensor, Tensor], packed: Context) -> Tensor:
-        seen, mlp = self.self_attn, self.mlp
-        looked = self._attend(normed(x, self.input_layernorm, packed.dtype), turn, packed)
+        looked = self._attend(x, turn, packed)
         if self.last and packed.keep is not None:
             x, looked = x[packed.keep], looked[packed.keep]
-        x = onto(x, looked, seen.o_proj)
-        active = gated(normed(x, self.post_attention_layernorm, packed.dtype), mlp.gate_proj, mlp.up_proj, mlp.act_fn)
-        return onto(x, active, mlp.down_proj)
+        x = onto(x, looked, self.self_attn.o_proj)
+        return mlp(x, self.post_attention_layernorm, packed.dtype, self.mlp)
 
     def _attend(self, x: Tensor, turn: tuple[Tensor, Tensor], packed: Context) -> Tensor:
         own, size = self.self_attn, self.self_attn.head_dim
-        joined = parallel(x, own.q_proj, own.k_proj, own.v_proj)
+        joined = parallel(x, self.input_layernorm, packed.dtype, own.q_proj, own.k_proj, own.v_proj)
         groups = joined.shape[1] // size // (own.num_key_value_groups + 2)
         heads = groups * own.num_key_value_groups
         if hasattr(own, "q_norm"):
@@ -75,14 +73,6 @@ class DecoderLayer(nn.Module):
             dropout=own.attention_dropout if self.training else 0.0,
         )
         return out.flatten(1).to(packed.dtype)
-
-
-def normed(x: Tensor, norm: Any, dtype: torch.dtype) -> Tensor:
-    """RMSNorm of `x [tokens, hidden]` (float32), computed in float32 and given as `dtype` (arXiv 1910.07467, eq. 4)."""
-    if not torch.is_grad_enabled():
-        return elementwise.norm(x, norm.weight, norm.variance_epsilon, dtype)[0]
-    out: Tensor = _Norm.apply(x, norm.weight, norm.variance_epsilon, dtype)  # type: ignore[no-untyped-call]  # of torch
-    return out
 
 
 def substitute(model: nn.Module) -> bool:
@@ -111,19 +101,6 @@ def window_of(own: Any) -> int | None:
         found: int | None = own.sliding_window
         return found
     return getattr(own.config, "sliding_window", None)
-
-
-class _Norm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-        out, scale = elementwise.norm(x, weight, epsilon, dtype)
-        ctx.save_for_backward(x, weight, scale)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scale = ctx.saved_tensors
-        return *elementwise.norm_back(x, weight, scale, grad, ctx.needs_input_grad[1]), None, None
 
 
 class _Rotary(torch.autograd.Function):

@@ -4,8 +4,9 @@ Layers that read the same input (queries, keys and values; gate and up) are one 
 by side. With frozen weights `W` and an adapter of rank `r`, ``y = x Wᵀ + s (x Aᵀ) Bᵀ`` (LoRA, arXiv 2106.09685, eq. 3):
 the products run at the weights' precision, the sum is float32, since a tiny delta added in bfloat16 would be rounded
 away. Backward, with `g` the gradient of `y`: ``dx = g W + s (g B) A``, ``dB = s gᵀ (x Aᵀ)``, ``dA = s (g B)ᵀ x``. Kept
-are `x` and ``x Aᵀ [tokens, r]`` at product precision; no output is. Weights that train themselves are rounded to that
-precision for the product alone, in the forward and again in the backward pass, and ``dW = gᵀ x``.
+is ``x Aᵀ [tokens, r]`` at product precision; no output is, nor an `x` that a norm or a gate makes: made once more, it
+takes a hundredth of a layer's time and would be a third of its memory. Weights that train themselves are rounded to
+product precision for the product alone, in the forward and again in the backward pass, and ``dW = gᵀ x``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.nn import functional
 
 from tunesmith.engine import eighth, elementwise, few
 from tunesmith.engine.linear import Linear
+from tunesmith.engine.norms import normed
 from tunesmith.engine.quantized import Quantized
 from tunesmith.methods._low_rank import LowRankLinear
 
@@ -67,17 +69,14 @@ Factors = Sequence[Tensor | None]
 """A and B of every layer of a product in turn, None where it has no adapter; the weights where those train."""
 
 
-def parallel(x: Tensor, *layers: Any) -> Tensor:
-    """The outputs of layers over the same `x [tokens, in]`, side by side: `[tokens, sum of outs]`, float32."""
+def parallel(x: Tensor, norm: Any, dtype: torch.dtype, *layers: Any) -> Tensor:
+    """The outputs of layers over ``norm(x)``, `x [tokens, hidden]`, side by side: `[tokens, sum of outs]`, float32."""
     found = _product(layers)
     if found is None:
-        return torch.cat([layer(x.float()) for layer in layers], dim=-1)
+        wide = normed(x, norm, dtype).float()
+        return torch.cat([layer(wide) for layer in layers], dim=-1)
     product, factors = found
-    out: Tensor
-    if torch.is_grad_enabled() or any(product.strengths):
-        out = _Parallel.apply(x, product, *factors)  # type: ignore[no-untyped-call]  # of torch
-    else:
-        out = elementwise.total(functional.linear(x, product.matrix(factors)))
+    out: Tensor = _Parallel.apply(x, norm.weight, norm.variance_epsilon, product, *factors)  # type: ignore[no-untyped-call]  # of torch
     bias = _bias(product, layers)
     return out if bias is None else out + bias
 
@@ -88,23 +87,24 @@ def onto(residual: Tensor, x: Tensor, layer: Any) -> Tensor:
     if found is None:
         return torch.add(residual, layer(x.float()))
     product, factors = found
-    out: Tensor
-    if torch.is_grad_enabled() or any(product.strengths):
-        out = _Onto.apply(residual, x, product, *factors)  # type: ignore[no-untyped-call]  # of torch
-    else:
-        out = elementwise.total(functional.linear(x, product.matrix(factors)), residual=residual)
+    out: Tensor = _Onto.apply(residual, x, product, *factors)  # type: ignore[no-untyped-call]  # of torch
     bias = _plain(layer).bias
     return out if bias is None else torch.add(out, bias)
 
 
-def gated(x: Tensor, gate: Any, up: Any, act: Any) -> Tensor:
-    """``act(gate(x)) * up(x)`` of `x [tokens, in]`, at the precision of products (SwiGLU, arXiv 2002.05202, eq. 5)."""
-    found = _product([gate, up]) if is_silu(act) else None
-    if found is None or any(_plain(layer).bias is not None for layer in (gate, up)):
-        wide = x.float()
-        return torch.mul(act(gate(wide)), up(wide)).to(x.dtype)
-    out: Tensor = _Gated.apply(x, found[0], *found[1])  # type: ignore[no-untyped-call]  # of torch
-    return out
+def mlp(x: Tensor, norm: Any, dtype: torch.dtype, own: Any) -> Tensor:
+    """``x + down(act(gate(n)) ∘ up(n))``, ``n = norm(x)``, of `x [tokens, hidden]` (SwiGLU, arXiv 2002.05202)."""
+    pair = _product([own.gate_proj, own.up_proj]) if is_silu(own.act_fn) else None
+    if pair is None or any(_plain(layer).bias is not None for layer in (own.gate_proj, own.up_proj)):
+        wide = normed(x, norm, dtype).float()
+        return onto(x, torch.mul(own.act_fn(own.gate_proj(wide)), own.up_proj(wide)).to(dtype), own.down_proj)
+    last = _product([own.down_proj])
+    products, factors = (pair[0], last[0] if last else None), (*pair[1], *(last[1] if last else ()))
+    out: Tensor = _Mlp.apply(x, norm.weight, norm.variance_epsilon, *products, *factors)  # type: ignore[no-untyped-call]  # of torch
+    if last is None:
+        return onto(x, out, own.down_proj)
+    bias = _plain(own.down_proj).bias
+    return out if bias is None else torch.add(out, bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,82 +259,150 @@ def _beside(product: Product, factors: Factors) -> _Beside | None:
     return None if product.trains or not _learn(factors) else _Beside(product, factors)
 
 
-def _forward(
-    ctx: Any, x: Tensor, product: Product, factors: Factors
-) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
-    """The product alone, what the adapters add to it, and what backward needs of both."""
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What the backward pass of a product goes by beside tensors."""
+
+    product: Product
+    places: Sequence[tuple[slice, slice, float] | None]
+    learns: bool
+
+
+def _forward(x: Tensor, product: Product, factors: Factors) -> tuple[Tensor, Tensor | None, _Pass, list[Tensor | None]]:
+    """The product alone, what the adapters add to it, and what backward needs beside `x`."""
     beside, delta = _beside(product, factors), None
-    kept: list[Tensor | None] = [x if _learn(factors) else None, None, None, None]
+    kept: list[Tensor | None] = [None, None, None]
     if beside is not None:
         low = functional.linear(x, beside.down)
         delta = functional.linear(low, beside.up)
-        kept[1:] = low, beside.down, beside.up
+        kept = [low, beside.down, beside.up]
     if product.trains:
         kept += factors
-    ctx.product, ctx.places = product, beside.places if beside else [None] * len(product.widths)
-    return functional.linear(x, product.matrix(factors)), delta, kept
+    places = beside.places if beside else [None] * len(product.widths)
+    return functional.linear(x, product.matrix(factors)), delta, _Pass(product, places, _learn(factors)), kept
 
 
-def _backward(ctx: Any, grad: Tensor, needed: bool, kept: Sequence[Any]) -> list[Tensor | None]:
-    """Gradients of the product's input, then of its factors; `grad [tokens, sum of widths]` is its output's."""
-    (x, low, down, up, *weights), product = kept, ctx.product
+def _backward(
+    by: _Pass, x: Tensor | None, grad: Tensor, needed: bool, kept: Sequence[Any]
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """Gradients of the product's input, if `needed`, and of its factors; `grad [tokens, sum of widths]` the output's.
+
+    `x` is None where nothing but the input has a gradient.
+    """
+    (low, down, up, *weights), product = kept, by.product
     grad = grad.to(product.dtype)
     through = torch.mm(grad, product.matrix(weights)) if needed else None
+    if x is None:
+        return through, [None, None] * len(by.places)
     if product.trains:
-        return [through, *(torch.mm(grad[:, columns].T, x).float() for columns, _ in product.parts)]
-    if low is None:
-        return [through, *([None, None] * len(ctx.places))]
+        return through, [torch.mm(grad[:, columns].T, x).float() for columns, _ in product.parts]
     back = torch.mm(grad, up)
     if through is not None:
         through.addmm_(back, down)
     downs, ups = torch.mm(back.T, x).float(), torch.mm(grad.T, low)
-    found = [through]
-    for place in ctx.places:
+    found: list[Tensor | None] = []
+    for place in by.places:
         if place is None:
             found += [None, None]
         else:
             columns, ranks, strength = place
             found += [downs[ranks], ups[columns, ranks].float() * strength]
-    return found
+    return through, found
 
 
 class _Parallel(torch.autograd.Function):
+    """A product over a norm's output, which is made again in the backward pass."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
-        out, delta, kept = _forward(ctx, x, product, factors)
-        ctx.save_for_backward(*kept)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, epsilon: float, product: Product, *factors: Tensor | None
+    ) -> Tensor:
+        unit, scale = elementwise.norm(x, weight, epsilon, product.dtype)
+        out, delta, ctx.by, kept = _forward(unit, product, factors)
+        ctx.epsilon = epsilon
+        ctx.save_for_backward(x, weight, scale, *kept)
         return elementwise.total(out, delta)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        through, *learned = _backward(ctx, grad, ctx.needs_input_grad[0], ctx.saved_tensors)
-        return through, None, *learned
+        x, weight, scale, *kept = ctx.saved_tensors
+        unit = _unit(ctx, ctx.by, x, weight)
+        through, learned = _backward(ctx.by, unit, grad, any(ctx.needs_input_grad[:2]), kept)
+        return *_through_norm(ctx, x, weight, scale, through), None, None, *learned
 
 
 class _Onto(torch.autograd.Function):
+    """A product on top of the residual stream."""
+
     @staticmethod
     def forward(ctx: Any, residual: Tensor, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
-        out, delta, kept = _forward(ctx, x, product, factors)
-        ctx.save_for_backward(*kept)
+        out, delta, ctx.by, kept = _forward(x, product, factors)
+        ctx.save_for_backward(x if ctx.by.learns else None, *kept)
         return elementwise.total(out, delta, residual=residual)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        through, *learned = _backward(ctx, grad, ctx.needs_input_grad[1], ctx.saved_tensors)
+        x, *kept = ctx.saved_tensors
+        through, learned = _backward(ctx.by, x, grad, ctx.needs_input_grad[1], kept)
         return grad, through, None, *learned
 
 
-class _Gated(torch.autograd.Function):
+class _Mlp(torch.autograd.Function):
+    """Norm, gate and up, and down on top of the residual stream; without a product of `down`, what that would take.
+
+    Of all between only the outputs of gate and up are kept.
+    """
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, product: Product, *factors: Tensor | None) -> Tensor:
-        both, delta, kept = _forward(ctx, x, product, factors)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        epsilon: float,
+        pair: Product,
+        last: Product | None,
+        *factors: Tensor | None,
+    ) -> Tensor:
+        split = len(pair.widths) * (1 if pair.trains else 2)
+        unit, scale = elementwise.norm(x, weight, epsilon, pair.dtype)
+        both, delta, ctx.pair, kept = _forward(unit, pair, factors[:split])
         out = elementwise.gated(both, delta)
-        ctx.save_for_backward(both, *kept)
+        ctx.epsilon, ctx.last, ctx.split = epsilon, None, len(kept)
+        if last is not None:
+            product, delta, ctx.last, more = _forward(out, last, factors[split:])
+            kept += more
+            out = elementwise.total(product, delta, residual=x)
+        ctx.save_for_backward(x, weight, scale, both, *kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        both, *kept = ctx.saved_tensors
-        pair = elementwise.gated_back(both, grad)
-        through, *learned = _backward(ctx, pair, ctx.needs_input_grad[0], kept)
-        return through, None, *learned
+        x, weight, scale, both, *kept = ctx.saved_tensors
+        below = any(ctx.needs_input_grad[:2])
+        through: Tensor | None = grad
+        last: list[Tensor | None] = []
+        if ctx.last is not None:
+            active = elementwise.gated(both) if ctx.last.learns else None
+            through, last = _backward(ctx.last, active, grad, below or ctx.pair.learns, kept[ctx.split :])
+        if through is None:
+            return None, None, None, None, None, *[None] * (len(ctx.needs_input_grad) - 5 - len(last)), *last
+        pair, unit = elementwise.gated_back(both, through), _unit(ctx, ctx.pair, x, weight)
+        through, learned = _backward(ctx.pair, unit, pair, below, kept[: ctx.split])
+        back, learned_weight = _through_norm(ctx, x, weight, scale, through)
+        if back is not None and ctx.last is not None:
+            back += grad
+        return back, learned_weight, None, None, None, *learned, *last
+
+
+def _unit(ctx: Any, by: _Pass, x: Tensor, weight: Tensor) -> Tensor | None:
+    """A norm's output once more, if anything is learned from it."""
+    return elementwise.norm(x, weight, ctx.epsilon, by.product.dtype)[0] if by.learns else None
+
+
+def _through_norm(
+    ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, through: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of a norm's input and of its weight, a node's first two, from that of its output."""
+    if through is None:
+        return None, None
+    return elementwise.norm_back(x, weight, scale, through, ctx.needs_input_grad[1])

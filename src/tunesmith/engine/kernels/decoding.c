@@ -4,11 +4,11 @@
 #include "element.h"
 
 #define TOGETHER 4 /* heads of a group that are looked up together */
-#define AHEAD 16
 #define RUNS 8 /* columns of keys that are read side by side */
+#define AHEAD 16 /* columns by which keys and values are asked for before they are needed */
 
-/* scores [heads, room] of some queries with keys [size, room] at the places [from, to). Keys are read in long runs, a few
-   at a time, which the processor foresees. */
+/* scores [heads, room] of some queries with keys [size, room] at the places [from, to). Keys are read in long runs side
+   by side, which the processor foresees, and asked for ahead. */
 INLINE void weigh(const float *query, const element *keys, float *scores, int64_t from, int64_t to, int64_t room,
                   int64_t size, float scale, const int heads) {
     for (int64_t first = 0, last; first < size; first = last) {
