@@ -94,7 +94,7 @@ def test_the_receipt_counts_right(make_job: Callable[..., Job]) -> None:
         "epochs": 1.6,  # 4 · 2 / 5
         "learning_rate": 2e-4,  # LoRA's own
         "trainable_parameters": 2 * (2 * 32 + 2 * 32),  # two layers, A [2, 32] and B [32, 2]
-        "pack_tokens": 1024,
+        "pack_tokens": 2048,
         "recompute": False,
     }
     parts = receipt["memory_estimate_mb"]

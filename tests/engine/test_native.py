@@ -104,6 +104,31 @@ def test_gated(with_delta: bool, width: int, dtype: torch.dtype, by_torch: Calla
 
 
 @each_type
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("rows", [3, 300])
+def test_what_adapters_add(rows: int, residual: bool, dtype: torch.dtype, by_torch: Callable[..., Any]) -> None:
+    """Of three layers of odd widths side by side the second has no adapter, and the ranks of the others are odd."""
+    widths, ranks = ((0, 333), (420, 700)), ((0, 5), (5, 8))
+    low, up = torch.randn(rows, 8).to(dtype), torch.zeros(700, 8).to(dtype)
+    for (start, stop), (first, last) in zip(widths, ranks, strict=True):
+        up[start:stop, first:last] = torch.randn(stop - start, last - first)
+    pieces = torch.tensor([[*columns, *of] for columns, of in zip(widths, ranks, strict=True)])
+    delta, twice_rounded = elementwise.Adapted(low, up, pieces), {"rtol": 2**-6, "atol": 2**-4}
+    product, beside = torch.randn(rows, 700).to(dtype), torch.randn(rows, 700) if residual else None
+    exact = product.float() + low.float() @ up.float().T + (0 if beside is None else beside)
+    found = elementwise.total(product, delta, residual=beside)
+    torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(by_torch(elementwise.total, product, delta, residual=beside), exact, **twice_rounded)
+    mine, theirs = product.clone(), product.clone()
+    opened, expected = elementwise.gated(mine, delta), by_torch(elementwise.gated, theirs, delta)
+    gate, other = (exact if beside is None else exact - beside).chunk(2, dim=1)
+    _like(mine.float(), torch.cat([gate, other], dim=1), dtype)
+    _like(opened.float(), torch.nn.functional.silu(gate) * other, dtype)
+    torch.testing.assert_close(theirs, mine, **twice_rounded)
+    torch.testing.assert_close(expected, opened, rtol=2**-5, atol=2**-3)
+
+
+@each_type
 @pytest.mark.parametrize("width", [1, 50, 3001])
 def test_likelihoods(width: int, dtype: torch.dtype, by_torch: Callable[..., Any]) -> None:
     scores = (torch.randn(9, width) * 5).to(dtype)
@@ -293,7 +318,9 @@ def test_compiled_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names x86 processors")
 @pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3"])
-def test_narrower_registers_give_the_same(processor: str, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_narrower_registers_give_the_same(
+    processor: str, fresh: Path, monkeypatch: pytest.MonkeyPatch, by_torch: Callable[..., Any]
+) -> None:
     flags = [f"-march={processor}" if flag == "-march=native" else flag for flag in native.FLAGS]
     monkeypatch.setattr(native, "FLAGS", flags)
     for dtype in TOLERANCES:
@@ -301,6 +328,7 @@ def test_narrower_registers_give_the_same(processor: str, fresh: Path, monkeypat
         test_attention(6, 2, 24, None, dtype)
         test_attention(6, 2, 24, 11, dtype)
         test_a_product_of_few_rows(13, 103, 13, dtype)
+        test_what_adapters_add(300, True, dtype, by_torch)
 
 
 def test_somebody_elses_library_is_not_loaded(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

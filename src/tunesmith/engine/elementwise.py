@@ -7,12 +7,35 @@ processor's cache.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from tunesmith.engine import native
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """What adapters add to a product, not multiplied yet: `low [rows, ranks]` times `up [width, ranks]`.
+
+    `pieces [n, 4]` say which columns (from, to) and which ranks (from, to) go together; elsewhere `up` is 0.
+    """
+
+    low: Tensor
+    up: Tensor
+    pieces: Tensor
+
+    @property
+    def given(self) -> tuple[Tensor | float, ...]:
+        """As kernels take it."""
+        return self.low, self.up, self.pieces, len(self.pieces), self.low.shape[1]
+
+    def whole(self) -> Tensor:
+        """`[rows, width]`, at the precision of products."""
+        return functional.linear(self.low, self.up)
+
 
 ROWS = 128
 """Rows in a block: a block of a layer's widest activations in float32 is a few MB."""
@@ -55,10 +78,19 @@ def norm_back(x: Tensor, weight: Tensor, scale: Tensor, grad: Tensor, learns: bo
 
 
 def total(
-    product: Tensor, delta: Tensor | None = None, *, bias: Tensor | None = None, residual: Tensor | None = None
+    product: Tensor,
+    delta: Tensor | Adapted | None = None,
+    *,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """``product + delta + bias + residual`` summed in float32, `[rows, width]`; `bias [width]`."""
     kernels = native.of(product.device, product.dtype)
+    if kernels is not None and isinstance(delta, Adapted) and bias is None:
+        out = torch.empty(product.shape, device=product.device)
+        kernels.call("total_adapted", product, *delta.given, residual, out, *product.shape)
+        return out
+    delta = delta.whole() if isinstance(delta, Adapted) else delta
     if kernels is not None:
         out = torch.empty(product.shape, device=product.device)
         kernels.call("total", product, delta, bias, residual, out, *product.shape)
@@ -88,7 +120,7 @@ def turn(joined: Tensor, cos: Tensor, sin: Tensor, heads: int, dtype: torch.dtyp
     return out
 
 
-def gated(both: Tensor, delta: Tensor | None = None) -> Tensor:
+def gated(both: Tensor, delta: Tensor | Adapted | None = None) -> Tensor:
     """``silu(gate) ∘ up`` of `both [rows, 2 · width]`, gate and up side by side (SwiGLU, arXiv 2002.05202, eq. 5).
 
     A `delta` is added to both first, and kept there.
@@ -96,6 +128,10 @@ def gated(both: Tensor, delta: Tensor | None = None) -> Tensor:
     width = both.shape[1] // 2
     out = torch.empty((len(both), width), dtype=both.dtype, device=both.device)
     kernels = native.of(both.device, both.dtype)
+    if kernels is not None and isinstance(delta, Adapted):
+        kernels.call("gated_adapted", both, *delta.given, out, *out.shape)
+        return out
+    delta = delta.whole() if isinstance(delta, Adapted) else delta
     if kernels is not None:
         kernels.call("gated", both, delta, out, *out.shape)
         return out

@@ -39,7 +39,7 @@ from tunesmith.engine.solution import remember, solve
 from tunesmith.methods._label_head import head_of
 from tunesmith.methods._rate import suited
 
-MOST_TOKENS = 1024
+MOST_TOKENS = 2048
 """Flat tokens in a pack: past this a CPU gains no speed, and memory grows."""
 MOST_TOKENS_BESIDE_LARGE = 512
 """The same where so much trains that memory is short: a pack's own cost, rounding all weights once, is a twentieth."""

@@ -253,6 +253,12 @@ class _Beside:
             self.places.append((columns, ranks, strength))
             self.up[columns, ranks] = b if strength == 1.0 else b * strength
 
+    @property
+    def pieces(self) -> Tensor:
+        """The places as numbers: columns from and to, ranks from and to, `[layers with adapters, 4]`."""
+        found = [(of[0].start, of[0].stop, of[1].start, of[1].stop) for of in self.places if of is not None]
+        return torch.tensor(found, dtype=torch.long)
+
 
 def _beside(product: Product, factors: Factors) -> _Beside | None:
     """The adapters beside a product; None where it has none, or its factors are the weights themselves."""
@@ -268,13 +274,15 @@ class _Pass:
     learns: bool
 
 
-def _forward(x: Tensor, product: Product, factors: Factors) -> tuple[Tensor, Tensor | None, _Pass, list[Tensor | None]]:
+def _forward(
+    x: Tensor, product: Product, factors: Factors
+) -> tuple[Tensor, elementwise.Adapted | None, _Pass, list[Tensor | None]]:
     """The product alone, what the adapters add to it, and what backward needs beside `x`."""
     beside, delta = _beside(product, factors), None
     kept: list[Tensor | None] = [None, None, None]
     if beside is not None:
         low = functional.linear(x, beside.down)
-        delta = functional.linear(low, beside.up)
+        delta = elementwise.Adapted(low, beside.up, beside.pieces)
         kept = [low, beside.down, beside.up]
     if product.trains:
         kept += factors

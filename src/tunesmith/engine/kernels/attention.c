@@ -28,36 +28,6 @@ typedef struct {
     int64_t padded, most;
 } bench;
 
-/* c [rows, columns] (+)= a b: a [rows, inner] by its strides `down` and `along`, b [inner, columns], both of units or
-   of float32; rows are a multiple of TALL, columns of PANEL. A panel of TALL x PANEL sums stays in registers. */
-INLINE void multiply(const float *a, int64_t down, int64_t along, const float *b, int64_t width, float *c,
-                     int64_t stride, int64_t rows, int64_t inner, int64_t columns, int onto, int units) {
-    for (int64_t column = 0; column < columns; column += PANEL)
-        for (int64_t row = 0; row < rows; row += TALL) {
-            lanes left[TALL], right[TALL];
-            float *into = c + row * stride + column;
-            const float *from = a + row * down, *by = b + column;
-            #pragma GCC unroll 8
-            for (int i = 0; i < TALL; i++) {
-                left[i] = onto ? *(lanes *)(into + i * stride) : (lanes){0};
-                right[i] = onto ? *(lanes *)(into + i * stride + LANES) : (lanes){0};
-            }
-            for (int64_t k = 0; k < inner; k++, from += along, by += width) {
-                const lanes one = *(const lanes *)by, two = *(const lanes *)(by + LANES);
-                #pragma GCC unroll 8
-                for (int i = 0; i < TALL; i++) {
-                    left[i] = with(left[i], from[i * down], one, units);
-                    right[i] = with(right[i], from[i * down], two, units);
-                }
-            }
-            #pragma GCC unroll 8
-            for (int i = 0; i < TALL; i++) {
-                *(lanes *)(into + i * stride) = left[i];
-                *(lanes *)(into + i * stride + LANES) = right[i];
-            }
-        }
-}
-
 /* Numbers as units of neighbours along a row, or of one row and the next, in `into`; as they are where a unit is one.
    Rows are filled up to a multiple of PANEL. */
 static const float *along(const float *from, int64_t width, int64_t rows, int64_t columns, float *into) {
@@ -75,9 +45,6 @@ static const float *across(const float *from, int64_t width, int64_t rows, int64
             unite(from + c, row + 1 < rows ? from + width + c : 0, 1, into + row / 2 * width + c);
     return into;
 }
-
-/* How many units a number of terms is. */
-static inline int64_t units_of(int64_t terms) { return (terms + TERMS - 1) / TERMS; }
 
 static int64_t keys_of(const asked *a, int64_t span) {
     int64_t count = 0;

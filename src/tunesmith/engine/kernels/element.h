@@ -97,6 +97,10 @@ static inline lanes widened(const element *from) {
 #if defined(BFLOAT16) && defined(__AVX512BF16__)
 #include <immintrin.h>
 #define TERMS 2
+static inline float unit(float first, float second) {
+    union { uint32_t bits; float value; } as = {narrow(first) | (uint32_t)narrow(second) << 16};
+    return as.value;
+}
 /* LANES units: of 2 LANES numbers in a row, or of LANES numbers and those below them, which are 0 where null. */
 static inline void unite(const float *first, const float *second, int below, float *into) {
     const __m512 one = _mm512_loadu_ps(first), other = second ? _mm512_loadu_ps(second) : _mm512_setzero_ps();
@@ -107,6 +111,7 @@ static inline void unite(const float *first, const float *second, int below, flo
 }
 #else
 #define TERMS 1
+static inline float unit(float first, float second) { return first; }
 static inline void unite(const float *first, const float *second, int below, float *into) {}
 #endif
 
@@ -116,6 +121,39 @@ INLINE lanes with(lanes sum, float one, lanes other, int units) {
     if (units) return (lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_ps(one), (__m512bh)other);
 #endif
     return sum + one * other;
+}
+
+/* How many units a number of terms is. */
+static inline int64_t units_of(int64_t terms) { return (terms + TERMS - 1) / TERMS; }
+
+/* c [rows, columns] (+)= a b: a [rows, inner] by its strides `down` and `along`, b [inner, columns], both of units or
+   of float32; rows are a multiple of TALL, columns of PANEL. A panel of TALL x PANEL sums stays in registers. */
+INLINE void multiply(const float *a, int64_t down, int64_t along, const float *b, int64_t width, float *c,
+                     int64_t stride, int64_t rows, int64_t inner, int64_t columns, int onto, int units) {
+    for (int64_t column = 0; column < columns; column += PANEL)
+        for (int64_t row = 0; row < rows; row += TALL) {
+            lanes left[TALL], right[TALL];
+            float *into = c + row * stride + column;
+            const float *from = a + row * down, *by = b + column;
+            #pragma GCC unroll 8
+            for (int i = 0; i < TALL; i++) {
+                left[i] = onto ? *(lanes *)(into + i * stride) : (lanes){0};
+                right[i] = onto ? *(lanes *)(into + i * stride + LANES) : (lanes){0};
+            }
+            for (int64_t k = 0; k < inner; k++, from += along, by += width) {
+                const lanes one = *(const lanes *)by, two = *(const lanes *)(by + LANES);
+                #pragma GCC unroll 8
+                for (int i = 0; i < TALL; i++) {
+                    left[i] = with(left[i], from[i * down], one, units);
+                    right[i] = with(right[i], from[i * down], two, units);
+                }
+            }
+            #pragma GCC unroll 8
+            for (int i = 0; i < TALL; i++) {
+                *(lanes *)(into + i * stride) = left[i];
+                *(lanes *)(into + i * stride + LANES) = right[i];
+            }
+        }
 }
 
 static inline float added(lanes given) {
