@@ -58,6 +58,10 @@ def test_norm(shape: tuple[int, int], dtype: torch.dtype, by_torch: Callable[...
     expected = by_torch(elementwise.norm_back, x, weight, scale, grad, True)
     _like(elementwise.norm_back(x, weight, scale, grad, True), expected, torch.float32)
     assert elementwise.norm_back(x, weight, scale, grad, False)[1] is None
+    beside = torch.randn(shape)
+    found = elementwise.norm_back(x, weight, scale, grad, False, beside)[0]
+    _like(found, by_torch(elementwise.norm_back, x, weight, scale, grad, False, beside)[0], torch.float32)
+    _like(found, expected[0] + beside, torch.float32)
 
 
 @each_type

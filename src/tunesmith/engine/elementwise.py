@@ -55,8 +55,10 @@ def norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> tuple
     return out, scale
 
 
-def norm_back(x: Tensor, weight: Tensor, scale: Tensor, grad: Tensor, learns: bool) -> tuple[Tensor, Tensor | None]:
-    """Gradients of `norm`'s input and, if it `learns`, of its weight.
+def norm_back(
+    x: Tensor, weight: Tensor, scale: Tensor, grad: Tensor, learns: bool, beside: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of `norm`'s input, with what reaches it from elsewhere added, and, if it `learns`, of its weight.
 
     With ``x̂ = x / rms(x)``: ``dx = (g w − x̂ mean(g w x̂)) / rms(x)`` and ``dw = Σ g x̂``.
     """
@@ -64,7 +66,7 @@ def norm_back(x: Tensor, weight: Tensor, scale: Tensor, grad: Tensor, learns: bo
     kernels = native.of(x.device, grad.dtype)
     if kernels is not None:
         grad = grad.contiguous()
-        kernels.call("norm_back", x, weight, scale, grad, back, *x.shape)
+        kernels.call("norm_back", x, weight, scale, grad, beside, back, *x.shape)
         if learned is not None:
             kernels.call("norm_learned", x, scale, grad, learned, *x.shape)
         return back, learned
@@ -74,6 +76,8 @@ def norm_back(x: Tensor, weight: Tensor, scale: Tensor, grad: Tensor, learns: bo
             learned += (g * unit).sum(0)
         g = g * weight
         torch.sub(g, unit * (g * unit).mean(-1, keepdim=True), out=back[rows]).mul_(scale[rows])
+        if beside is not None:
+            back[rows] += beside[rows]
     return back, learned
 
 

@@ -33,7 +33,7 @@ WIDEST = ("-mprefer-vector-width=512",)
 _KINDS = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float}
 _TAKES = {
     "norm": "ppfppnn",
-    "norm_back": "pppppnn",
+    "norm_back": "ppppppnn",
     "norm_learned": "ppppnn",
     "total": "pppppnn",
     "turn": "pppfpnnnn",

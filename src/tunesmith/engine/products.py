@@ -396,10 +396,8 @@ class _Mlp(torch.autograd.Function):
             return None, None, None, None, None, *[None] * (len(ctx.needs_input_grad) - 5 - len(last)), *last
         pair, unit = elementwise.gated_back(both, through), _unit(ctx, ctx.pair, x, weight)
         through, learned = _backward(ctx.pair, unit, pair, below, kept[: ctx.split])
-        back, learned_weight = _through_norm(ctx, x, weight, scale, through)
-        if back is not None and ctx.last is not None:
-            back += grad
-        return back, learned_weight, None, None, None, *learned, *last
+        beside = grad.contiguous() if ctx.last is not None else None
+        return *_through_norm(ctx, x, weight, scale, through, beside), None, None, None, *learned, *last
 
 
 def _unit(ctx: Any, by: _Pass, x: Tensor, weight: Tensor) -> Tensor | None:
@@ -408,9 +406,9 @@ def _unit(ctx: Any, by: _Pass, x: Tensor, weight: Tensor) -> Tensor | None:
 
 
 def _through_norm(
-    ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, through: Tensor | None
+    ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, through: Tensor | None, beside: Tensor | None = None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of a norm's input and of its weight, a node's first two, from that of its output."""
+    """Gradients of a norm's input and weight, a node's first two, from that of its output and what is `beside`."""
     if through is None:
         return None, None
-    return elementwise.norm_back(x, weight, scale, through, ctx.needs_input_grad[1])
+    return elementwise.norm_back(x, weight, scale, through, ctx.needs_input_grad[1], beside)

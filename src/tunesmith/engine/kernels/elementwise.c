@@ -19,8 +19,8 @@ void norm(const float *x, const float *weight, float epsilon, element *out, floa
 }
 
 /* back = (g w - x^ mean(g w x^)) / rms(x), with x^ = x / rms(x) and g = grad. */
-void norm_back(const float *x, const float *weight, const float *scale, const element *grad, float *back, int64_t rows,
-               int64_t width) {
+void norm_back(const float *x, const float *weight, const float *scale, const element *grad, const float *beside,
+               float *back, int64_t rows, int64_t width) {
     #pragma omp parallel for schedule(static) if (rows * width > MANY)
     for (int64_t row = 0; row < rows; row++) {
         const float *from = x + row * width, by = scale[row];
@@ -30,7 +30,10 @@ void norm_back(const float *x, const float *weight, const float *scale, const el
         for (int64_t i = 0; i < width; i++) along += wide(g[i]) * weight[i] * from[i];
         along *= by * by / width;
         #pragma omp simd
-        for (int64_t i = 0; i < width; i++) into[i] = (wide(g[i]) * weight[i] - from[i] * along) * by;
+        for (int64_t i = 0; i < width; i++) {
+            const float found = (wide(g[i]) * weight[i] - from[i] * along) * by;
+            into[i] = beside ? found + beside[row * width + i] : found;
+        }
     }
 }
 
