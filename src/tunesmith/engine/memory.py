@@ -40,7 +40,7 @@ SCORES_AT_ONCE = 3
 """Tensors of the size of a tile's attention scores, float32, while they are made or their gradient is, by torch."""
 WHOLE_AT_ONCE = 4
 """Weights of the size of the largest that lie there whole while quantized layers multiply: two, and both joined."""
-HOLES = 1.3
+HOLES = 1.2
 """Resident memory over live: freed blocks stay with the process, and do not fit packs of other sizes."""
 _PROBE = FILLED
 
