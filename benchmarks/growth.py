@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/growth.py [--json]
 
 LoRA on SmolLM2-135M-Instruct, random tokens, a sixteenth of them trained. Milliseconds a token: the median of three
-steps after a first one; for the number of rows, everything from rows to the third step. `ours` is the largest share by
-which ten times the rows make a token dearer, `peer` is 1.1 (linear, to a tenth).
+steps after a first one. `ours` is the largest share by which ten times the rows make a token dearer, `peer` is 1.1
+(linear, to a tenth).
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def _shares(query: Tensor, key: Tensor, tiles: Tiles, size: int, dtype: torch.dt
 
 
 class _NativeAttention(torch.autograd.Function):
-    """By our kernels (`kernels/attention.c`): all in float32; kept are the inputs and a number a softmax."""
+    """By our kernels (`kernels/attention.c`): sums in float32; kept are the inputs and a number a softmax."""
 
     @staticmethod
     def forward(
