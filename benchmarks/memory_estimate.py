@@ -16,8 +16,10 @@ import subprocess
 import sys
 from typing import Any
 
+import _peers
+
 from tunesmith.core.config import Data, Project, choose
-from tunesmith.core.machine import PeakMemory, inspect
+from tunesmith.core.machine import PeakMemory
 from tunesmith.core.progress import quiet
 from tunesmith.core.records import Encoded
 
@@ -81,35 +83,30 @@ def _row(generator: random.Random, length: int, trained: float, even: bool | Non
 
 def main() -> int:
     """Run every case in a process of its own and print estimated beside measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _peers.parser(__doc__)
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--only", default="", help="the cases of one method")
     parser.add_argument("--case", help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     if asked.case:
         print(json.dumps(measure(json.loads(asked.case), asked.model)))
         return 0
-    found = []
+    found, lines = [], list[str]()
     for case in CASES:
         if asked.only and case["method"]["name"] != asked.only:
             continue
         command = [sys.executable, __file__, "--model", asked.model, "--case", json.dumps(case)]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         found.append(one := json.loads(output.splitlines()[-1]))
-        if not asked.json:
-            keys = {key: value for key, value in case.items() if key != "method"}
-            print(
-                f"{one['estimated']:6.0f} MB estimated {one['measured']:6.0f} measured "
-                f"{one['estimated'] / one['measured']:5.2f}  {case['method']} {keys} {one['parts']}",
-                flush=True,
-            )
+        keys = {key: value for key, value in case.items() if key != "method"}
+        lines.append(
+            f"{one['estimated']:6.0f} MB estimated {one['measured']:6.0f} measured "
+            f"{one['estimated'] / one['measured']:5.2f}  {case['method']} {keys}"
+        )
+        print(lines[-1], file=sys.stderr, flush=True)
     worst = max(abs(one["estimated"] / one["measured"] - 1) for one in found)
-    if asked.json:
-        told = {"ours": worst, "peer": PROMISED, "ratio": PROMISED / worst, "unit": "share of the peak", "cases": found}
-        print(json.dumps(told | {"machine": inspect(torch=True).as_dict()}))
-    else:
-        print(f"largest error {worst:.0%}; promised {PROMISED:.0%}")
+    lines.append(f"largest error {worst:.0%}; promised {PROMISED:.0%}")
+    _peers.told(asked, worst, PROMISED, PROMISED / worst, "share of the peak", lines, cases=found)
     return 0 if worst <= PROMISED else 1
 
 

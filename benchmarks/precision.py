@@ -8,17 +8,14 @@ token, and the promise is 0.02. `ratio` is the promise over what was seen: above
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from pathlib import Path
-from typing import Any
 
+import _peers
+
+from tunesmith.core import environment
 from tunesmith.core.config import Project, resolve
-from tunesmith.core.machine import inspect
 from tunesmith.core.seed import seed_everything
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "summarization" / "dialogsum.dev.jsonl"
 BOUND = 0.02
 
 
@@ -32,7 +29,7 @@ def losses(precision: str, steps: int, rate: float) -> list[float]:
         {
             "model": "smollm2-135m-instruct",
             "task": {"name": "summarization"},
-            "data": {"train": str(DATA), "validation": 0.1, "test": 0.1},
+            "data": {"train": str(_peers.DIALOGS), "validation": 0.1, "test": 0.1},
             "method": {"name": "lora", "r": 16, "alpha": 32},
             "learning_rate": rate,
             "precision": precision,
@@ -51,25 +48,20 @@ def losses(precision: str, steps: int, rate: float) -> list[float]:
 
 def main() -> int:
     """Run both, print the steps side by side."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _peers.parser(__doc__)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    if not DATA.exists():
-        print(f"{DATA}: not here; this benchmark reads the shared data folder", file=sys.stderr)
-        return 2
+    _peers.need_data(_peers.DIALOGS)
+    environment.prepare()
     ours, peer = (losses(precision, asked.steps, asked.learning_rate) for precision in ("bfloat16", "float32"))
     apart = [abs(a - b) for a, b in zip(ours, peer, strict=True)]
-    if not asked.json:
-        print("step  bfloat16  float32  apart")
-        for step, (a, b, d) in enumerate(zip(ours, peer, apart, strict=True), start=1):
-            print(f"{step:4d}  {a:8.4f} {b:8.4f} {d:6.4f}")
-        print(f"largest difference {max(apart):.4f} nats; promised below {BOUND}")
-    told: dict[str, Any] = {"ours": max(apart), "peer": BOUND, "ratio": BOUND / max(apart), "unit": "nats"}
-    told |= {"machine": inspect(torch=True).as_dict(), "bfloat16": ours, "float32": peer}
-    if asked.json:
-        print(json.dumps(told))
+    lines = ["step  bfloat16  float32  apart"]
+    lines += [
+        f"{i:4d}  {a:8.4f} {b:8.4f} {d:6.4f}" for i, (a, b, d) in enumerate(zip(ours, peer, apart, strict=True), 1)
+    ]
+    lines.append(f"largest difference {max(apart):.4f} nats; promised below {BOUND}")
+    _peers.told(asked, max(apart), BOUND, BOUND / max(apart), "nats", lines, bfloat16=ours, float32=peer)
     return 0 if max(apart) <= BOUND else 1
 
 
