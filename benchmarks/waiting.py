@@ -9,13 +9,12 @@ The table also says what each does beside one busy process. Each figure is the b
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import time
 
-from tunesmith.core.machine import inspect
+import _peers
 
 WAYS = {
     "spins without end": {"OMP_WAIT_POLICY": "ACTIVE"},
@@ -70,32 +69,24 @@ def best(way: dict[str, str]) -> float:
     return max((float(line) for line in printed.split()), default=0.0)
 
 
-def main() -> None:
+def main() -> int:
     """Measure every way alone and beside one busy process."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
+    parser = _peers.parser(__doc__)
     parser.add_argument("--steps", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.steps:
-        return steps()
+        steps()
+        return 0
     alone = {name: best(way) for name, way in WAYS.items()}
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     beside = {name: best(way) for name, way in WAYS.items()}
     busy.kill()
-    for name in WAYS if not asked.json else ():
-        print(f"{name:20s} {alone[name]:6.0f} tokens/s alone, {beside[name]:6.0f} beside a busy process")
+    lines = [
+        f"{name:20s} {alone[name]:6.0f} tokens/s alone, {beside[name]:6.0f} beside a busy process" for name in WAYS
+    ]
     ours, peer = alone["spins 2,000 turns"], alone["never spins"]
-    told = {
-        "ours": ours,
-        "peer": peer,
-        "ratio": ours / peer,
-        "unit": "tokens/s",
-        "machine": inspect(torch=True).as_dict(),
-    }
-    if asked.json:
-        print(json.dumps({**told, "alone": alone, "beside a busy process": beside}))
-    return None
+    return _peers.told(asked, ours, peer, ours / peer, "tokens/s", lines, alone=alone, beside=beside)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
