@@ -173,7 +173,8 @@ void turn(const float *joined, const float *cosine, const float *sine, float sig
     }
 }
 
-/* into = silu(gate) up; what there is to be added to gate and up is added first, and kept there. */
+/* into = silu(gate) up; what there is to be added to gate and up is added first, and kept there. What is null has to be
+   known when this is compiled: a loop that asks is no loop of vectors. */
 INLINE void through_gate(element *gate, element *up, const element *delta_gate, const element *delta_up,
                          const float *more_gate, const float *more_up, element *into, int64_t width) {
     #pragma omp simd
@@ -190,9 +191,10 @@ INLINE void through_gate(element *gate, element *up, const element *delta_gate, 
 void gated(element *both, const element *delta, element *out, int64_t rows, int64_t width) {
     #pragma omp parallel for schedule(static) if (rows * width > MANY)
     for (int64_t row = 0; row < rows; row++) {
-        element *gate = both + row * 2 * width;
-        const element *more = delta ? delta + row * 2 * width : 0;
-        through_gate(gate, gate + width, more, more ? more + width : 0, 0, 0, out + row * width, width);
+        element *gate = both + row * 2 * width, *into = out + row * width;
+        const element *more = delta + row * 2 * width;
+        if (delta) through_gate(gate, gate + width, more, more + width, 0, 0, into, width);
+        else through_gate(gate, gate + width, 0, 0, 0, 0, into, width);
     }
 }
 
