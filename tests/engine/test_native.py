@@ -204,8 +204,8 @@ def test_attention(heads: int, groups: int, size: int, window: int | None, dtype
 
 
 @each_type
-@pytest.mark.parametrize(("inner", "outer"), [(1, 1), (64, 8), (103, 13), (576, 50)])
-@pytest.mark.parametrize("rows", [1, 2, 5, 6, 13, 32])
+@pytest.mark.parametrize(("inner", "outer"), [(1, 1), (64, 8), (103, 13), (576, 50), (1536, 33)])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 9, 13, 32, 100])
 def test_a_product_of_few_rows(rows: int, inner: int, outer: int, dtype: torch.dtype) -> None:
     x, weight = torch.randn(rows, inner).to(dtype), torch.randn(outer, inner).to(dtype)
     expected = x.float() @ weight.float().T
@@ -321,10 +321,12 @@ def test_compiled_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names x86 processors")
-@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3"])
+@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3", "x86-64-v4"])
 def test_narrower_registers_give_the_same(
     processor: str, fresh: Path, monkeypatch: pytest.MonkeyPatch, by_torch: Callable[..., Any]
 ) -> None:
+    if processor == "x86-64-v4" and torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.skip("this processor has no AVX-512")
     flags = [f"-march={processor}" if flag == "-march=native" else flag for flag in native.FLAGS]
     monkeypatch.setattr(native, "FLAGS", flags)
     for dtype in TOLERANCES:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tunesmith.engine import native
 
-ROWS = 8
-"""Rows up to which the rounded weights are faster: at 16 they are not (LOG.md)."""
+ROWS = 4
+"""Rows up to which the rounded weights are faster: of 5 and more they are not (LOG.md)."""
 
 
 @dataclass(slots=True)

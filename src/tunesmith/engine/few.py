@@ -1,4 +1,8 @@
-"""Products of a few rows, as a decoding step has them: their time is that of reading the weights."""
+"""Products ``x Wᵀ`` of not too many rows, by a kernel of our own that reads the weights as they lie.
+
+A decoding step's time is that of reading the weights, and a short pack's is not all that of multiplying: oneDNN lays
+every weight out anew for each product.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,14 @@ from torch.nn import functional
 
 from tunesmith.engine import native
 
-ROWS = 32
-"""Rows up to which our kernel is the faster one: half of oneDNN's time up to 12 rows, nine tenths at 32 (LOG.md)."""
+ROWS = {torch.bfloat16: 512, torch.float32: 128}
+"""Rows up to which our kernel is the faster one (LOG.md)."""
 
 
 def multiply(x: Tensor, weight: Tensor) -> Tensor:
     """``x Wᵀ`` of `x [rows, in]` and `weight [out, in]`, in their type, `[rows, out]`."""
-    kernels = native.of(x.device, x.dtype) if len(x) <= ROWS and x.dtype == weight.dtype else None
+    suits = x.dtype == weight.dtype and len(x) <= ROWS.get(x.dtype, 0)
+    kernels = native.of(x.device, x.dtype) if suits else None
     if kernels is None:
         return functional.linear(x, weight)
     out = torch.empty((len(x), len(weight)), dtype=x.dtype)

@@ -287,7 +287,7 @@ def _forward(
     if product.trains:
         kept += factors
     places = beside.places if beside else [None] * len(product.widths)
-    return functional.linear(x, product.matrix(factors)), delta, _Pass(product, places, _learn(factors)), kept
+    return few.multiply(x, product.matrix(factors)), delta, _Pass(product, places, _learn(factors)), kept
 
 
 def _backward(

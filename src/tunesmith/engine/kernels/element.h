@@ -66,6 +66,7 @@ static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
 /* A register's worth of numbers, and how many rows of sums there is room for beside them. */
 #if defined(__AVX512F__)
+#include <immintrin.h>
 #define LANES 16
 #define TALL 8
 #elif defined(__AVX2__)
@@ -95,7 +96,6 @@ static inline lanes widened(const element *from) {
 /* Terms of a product that fill 32 bits, a unit: a float32, or two neighbours in bfloat16 where the processor multiplies
    those and adds both to a float32 sum. */
 #if defined(BFLOAT16) && defined(__AVX512BF16__)
-#include <immintrin.h>
 #define TERMS 2
 static inline float unit(float first, float second) {
     union { uint32_t bits; float value; } as = {narrow(first) | (uint32_t)narrow(second) << 16};
