@@ -57,8 +57,9 @@ def _run(words: list[str]) -> int:
 
 
 def _prepare_environment(offline: bool, quiet: bool) -> None:
-    """No telemetry from anything we use; all of it before the first heavy import, and a person's own setting wins."""
+    """Quick, silent, without telemetry; all before the first heavy import, and a person's own setting wins."""
     environment.prepare()
+    environment.collect_seldom()
     if offline:
         os.environ.update(_OFFLINE)
     if quiet:

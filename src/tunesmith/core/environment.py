@@ -8,6 +8,7 @@ where the machine is idle at the start, and not at all where others have worked 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
@@ -23,6 +24,8 @@ QUIET = {
 NOISY = ("bitsandbytes.backends.cpu.ops",)
 """Loggers that warn on import of what nobody asked for: bitsandbytes, of an optional package of kernels."""
 SPIN_TURNS = 2000
+COLLECT_AFTER = (100_000, 50, 1000)
+"""Objects made, and collections of younger ones, before unreachable ones are looked for; Python has 700, 10, 10."""
 _LOOK_SECONDS = 0.06
 _BUSY_CORES = 0.3
 
@@ -38,6 +41,15 @@ def prepare() -> None:
         minute = os.getloadavg()[0] if hasattr(os, "getloadavg") else 1.0
         busy = minute > _BUSY_CORES and busy_cores() > _BUSY_CORES
         os.environ["GOMP_SPINCOUNT"] = "0" if busy else str(SPIN_TURNS)
+
+
+def collect_seldom() -> None:
+    """Look for unreachable objects seldom, in a process that is ours.
+
+    A million objects come with torch and transformers and stay; looking through them again and again was a sixth of the
+    time to the first training step (LOG.md).
+    """
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 def busy_cores(seconds: float = _LOOK_SECONDS) -> float:
