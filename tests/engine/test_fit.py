@@ -61,7 +61,7 @@ def _metrics(job: Job) -> str:
 
 def _told(done: Fit) -> dict[str, Any]:
     """What a run tells of itself but how long it took and what else the machine held."""
-    told = asdict(done) | {"seconds": None}
+    told = asdict(done) | {"seconds": None, "validation_seconds": None}
     told["receipt"] |= {"memory_estimate_mb": None}
     return told
 

@@ -21,10 +21,14 @@ OWN = 2e-4  # lora's own rate
 
 
 class Track:
-    """Stands in for training: a step takes `per_step` seconds, and a rate's loss is what `losses` says."""
+    """Stands in for training: a step takes `per_step` seconds, a racer's validation `look`, the run's own twice that.
 
-    def __init__(self, per_step: float, losses: Callable[[float], float]) -> None:
+    A rate's loss is what `losses` says.
+    """
+
+    def __init__(self, per_step: float, losses: Callable[[float], float], look: float) -> None:
         self.seconds_per_step, self.losses = per_step, losses
+        self.seconds_per_validation, self.seconds_of_a_look = look, 2 * look
         self.seconds = 0.0
         self.runs: list[tuple[float, int]] = []
         self.told: list[dict[str, Any]] = []
@@ -38,7 +42,7 @@ class Track:
 
     def run(self, rate: float, *, steps: int) -> float:
         self.runs.append((rate, steps))
-        self.seconds += steps * self.seconds_per_step
+        self.seconds += steps * self.seconds_per_step + self.seconds_per_validation
         loss = self.losses(rate)
         self.told.append({"learning_rate": rate, "steps": steps, "value": loss if math.isfinite(loss) else None})
         return loss
@@ -50,11 +54,12 @@ def run(toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
         seconds: float,
         *,
         per_step: float = 1.0,
+        look: float = 0.0,
         losses: Callable[[float], float] = lambda rate: -rate,
         kind: str = "decoder",
         **keys: Any,
     ) -> tuple[Any, Track]:
-        track = Track(per_step, losses)
+        track = Track(per_step, losses, look)
         monkeypatch.setattr(_race, "_Runner", track)
         project = tunesmith.load(toy_task(**{"learning_rate": None, "num_train_epochs": 1.0, **keys}))
         bench: Any = SimpleNamespace(model=SimpleNamespace(prepared=SimpleNamespace(kind=kind)))
@@ -85,13 +90,31 @@ def test_a_rate_that_diverges_never_wins(run: Callable[..., Any]) -> None:
     assert None in [one["value"] for one in kept["race"]]
 
 
+@pytest.mark.parametrize("look", [0.0, 0.5, 3.0])
 @pytest.mark.parametrize("seconds", [20, 60, 100, 200, 400])
-def test_race_and_training_together_stay_within_the_time(seconds: float, run: Callable[..., Any]) -> None:
-    plan, track = run(seconds)
-    raced = sum(steps for _, steps in track.runs[1:])
-    assert raced <= _race.SHARE * seconds
-    assert track.seconds + plan.steps <= seconds
-    assert plan.steps > 0.6 * seconds
+def test_race_and_training_together_stay_within_the_time(seconds: float, look: float, run: Callable[..., Any]) -> None:
+    plan, track = run(seconds, look=look)
+    first = 2 + look
+    assert track.seconds - first <= _race.SHARE * seconds
+    looks = math.ceil(plan.steps / plan.eval_steps)
+    assert 0.8 * seconds < track.seconds + plan.steps + looks * track.seconds_of_a_look <= seconds
+    assert 1 <= looks <= _race.MOST_VALIDATIONS
+    assert looks == 1 or looks * track.seconds_of_a_look <= _race.VALIDATING * seconds
+
+
+def test_the_loss_is_followed_as_often_as_the_time_allows(run: Callable[..., Any]) -> None:
+    found = {}
+    for look in (0.0, 0.1, 5.0, 60.0):  # 0.2 x 0.93 x (200 - 2 - 5) s are enough for three looks of 10 s
+        plan, _ = run(200, look=look, learning_rate=1e-3)
+        found[look] = math.ceil(plan.steps / plan.eval_steps)
+        Path("rung/race.json").unlink()
+    assert found == {0.0: 6, 0.1: 6, 5.0: 3, 60.0: 1}
+
+
+def test_validating_as_often_as_a_person_says_takes_its_time_too(run: Callable[..., Any]) -> None:
+    plan, track = run(200, look=1.0, learning_rate=1e-3, eval_steps=4)
+    assert plan.eval_steps == 4
+    assert 0.85 * 200 < track.seconds + plan.steps * (1 + 2.0 / 4) <= 200
 
 
 def test_where_time_is_short_fewer_rates_race(run: Callable[..., Any]) -> None:

@@ -316,8 +316,11 @@ def _fit(
             late = job.seconds is not None and journal.fit.seconds >= job.seconds
             due = step.number % every == 0 or step.number == job.plan.steps or late
             if due and (job.validation or job.gate):
+                asked = time.monotonic()
                 loss = job.validation_loss() if job.validation else None
                 journal.validated(step.number, loss, job.gate() if job.gate else None)
+                journal.fit.validation_seconds += time.monotonic() - asked
+                journal.fit.seconds = before + time.monotonic() - begun
                 if on_validation is not None and loss is not None:
                     on_validation(step.number, loss)
             bar.advance(1, loss=step.loss, tokens=f"{journal.fit.tokens / max(journal.fit.seconds, 1e-9):,.0f}/s")

@@ -25,10 +25,14 @@ _REMEDY = "set output_dir to a place with room"
 
 @dataclass(slots=True)
 class Fit:
-    """What a run did. `curve` has a point a validation: step, training loss since the last, validation loss (nats)."""
+    """What a run did. `curve` has a point a validation: step, training loss since the last, validation loss (nats).
+
+    Of its `seconds` so many went into validating.
+    """
 
     steps: int = 0
     seconds: float = 0.0
+    validation_seconds: float = 0.0
     tokens: int = 0
     best_loss: float = math.inf
     best_step: int = 0

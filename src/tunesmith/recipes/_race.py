@@ -32,6 +32,8 @@ FEWEST_STEPS = 3
 """Steps of the first round: fewer tell nothing."""
 SHARE = 0.25
 """Share of a rung's training time that the race may take."""
+VALIDATING, MOST_VALIDATIONS = 0.2, 6
+"""Share of a run's time that following the loss may take, and how often it is looked at where time is plenty."""
 MOST_EPOCHS = 3.0
 """Passes over the training rows at most; validation keeps the best point on the way."""
 AS_GOOD = 1.1
@@ -42,10 +44,11 @@ RACE_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True)
 class RacePlan:
-    """What the race found: the learning rate, and the steps that the time allows."""
+    """What the race found: the learning rate, the steps that the time allows, and after how many each to validate."""
 
     learning_rate: float
     steps: int
+    eval_steps: int | None = None
     race: tuple[dict[str, Any], ...] = ()
 
 
@@ -63,20 +66,34 @@ def race(bench: Bench, project: Project, folder: Path, seconds: float, told: lis
     runner.run(rates[0], steps=2)  # the first steps touch memory for the first time and tell nothing of speed
     told.clear()
     most = runner.steps_in(MOST_EPOCHS if project.num_train_epochs == 1.0 else project.num_train_epochs)
-    affordable = int(SHARE * seconds / runner.seconds_per_step)
-    while len(rates) > 1 and FEWEST_STEPS * _rounds(len(rates)) > affordable:
+    while len(rates) > 1 and _affordable(runner, len(rates), seconds) < FEWEST_STEPS:
         rates.pop()
-    unit = max(FEWEST_STEPS, min(most // 8, affordable // _rounds(len(rates))))
+    unit = max(FEWEST_STEPS, min(most // 8, _affordable(runner, len(rates), seconds)))
     while len(rates) > 1:
         losses = {rate: runner.run(rate, steps=unit) for rate in rates}
         rates = _better_half(rates, losses)
         unit *= 2
-    left = seconds - runner.seconds
-    steps = max(1, min(most, int(0.93 * left / runner.seconds_per_step)))
-    plan = RacePlan(rates[0], steps, tuple(told))
+    steps, every = _lasting(runner, project.eval_steps, most, 0.93 * (seconds - runner.seconds))
+    plan = RacePlan(rates[0], steps, every, tuple(told))
     write_json(kept, asdict(plan))
     say(f"{project.method.name}: learning rate {plan.learning_rate:.2g}, {steps} steps")
     return plan
+
+
+def _affordable(runner: _Runner, racers: int, seconds: float) -> int:
+    """Steps of the first round of a race that takes its share of the time."""
+    runs, rounds = _rounds(racers)
+    return int((SHARE * seconds - runs * runner.seconds_per_validation) / (rounds * runner.seconds_per_step))
+
+
+def _lasting(runner: _Runner, eval_steps: int | None, most: int, seconds: float) -> tuple[int, int]:
+    """Steps that fit into the time, and after how many each to validate: `eval_steps`, else as may be afforded."""
+    step, look = runner.seconds_per_step, runner.seconds_of_a_look
+    if eval_steps is not None:
+        return max(1, min(most, int(seconds / (step + look / eval_steps)))), eval_steps
+    looks = max(1, min(MOST_VALIDATIONS, int(VALIDATING * seconds / look) if look else MOST_VALIDATIONS))
+    steps = max(1, min(most, int((seconds - looks * look) / step)))
+    return steps, math.ceil(steps / looks)
 
 
 def within(rows: Sequence[Encoded], tokens: int) -> list[Encoded]:
@@ -90,6 +107,10 @@ def within(rows: Sequence[Encoded], tokens: int) -> list[Encoded]:
     return kept
 
 
+def _tokens(rows: Sequence[Encoded]) -> int:
+    return sum(len(row.ids) for row in rows)
+
+
 class _Runner:
     """Trains afresh for a few steps, and keeps account of the time that takes."""
 
@@ -97,12 +118,19 @@ class _Runner:
         self.bench, self.project, self.told = bench, project, told
         self.validation = within(bench.encoded_validation, RACE_TOKENS)
         self.seconds_per_step = 1.0
+        self.seconds_per_validation = 0.0
         self.begun = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Seconds since the race began."""
         return time.monotonic() - self.begun
+
+    @property
+    def seconds_of_a_look(self) -> float:
+        """Seconds that validating takes on the rows that the run itself is followed on."""
+        raced, followed = (_tokens(rows) for rows in (self.validation, self.bench.encoded_validation))
+        return self.seconds_per_validation * followed / max(1, raced)
 
     def steps_in(self, epochs: float) -> int:
         """Steps that so many passes over the training rows take."""
@@ -121,7 +149,8 @@ class _Runner:
             except Diverged:
                 self.told.append({"learning_rate": rate, "steps": steps, "value": None})
                 return math.inf
-        self.seconds_per_step = done.seconds / steps
+        self.seconds_per_validation = done.validation_seconds
+        self.seconds_per_step = (done.seconds - done.validation_seconds) / steps
         value = done.best_loss if math.isfinite(done.best_loss) else None
         self.told.append({"learning_rate": rate, "steps": steps, "value": value})
         return done.best_loss
@@ -153,9 +182,10 @@ def _rates(project: Project, kind: str) -> list[float]:
     return [own * factor for factor in FACTORS]
 
 
-def _rounds(racers: int) -> int:
-    """How many times the first, shortest run a whole race takes."""
-    total, length = 0, 1
+def _rounds(racers: int) -> tuple[int, int]:
+    """How many runs a whole race is, and how many times the first, shortest one they take together."""
+    runs, total, length = 0, 0, 1
     while racers > 1:
-        total, racers, length = total + racers * length, math.ceil(racers / 2), 2 * length
-    return max(1, total)
+        runs, total = runs + racers, total + racers * length
+        racers, length = math.ceil(racers / 2), 2 * length
+    return runs, max(1, total)

@@ -137,7 +137,7 @@ def trained(bench: Bench, name: str, folder: Path, seconds: float) -> Tried:
         project = bench.project.model_copy(update={"method": method})
         solved, left = hasattr(method.module, "solve"), seconds - after - (time.monotonic() - begun)
         plan = RacePlan(0.0, 1) if solved else race(bench, project, folder, left, outcome.race)
-        project = project.model_copy(update={"learning_rate": plan.learning_rate})
+        project = project.model_copy(update={"learning_rate": plan.learning_rate, "eval_steps": plan.eval_steps})
         left = max(1.0, seconds - after - (time.monotonic() - begun))
         with attached(bench, method) as prefix:
             outcome.trainable_parameters = trainable(bench.model.loaded.model).count
