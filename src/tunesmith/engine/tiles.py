@@ -65,6 +65,22 @@ class Tiles:
     kept: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Segments as a kernel for rows of uneven lengths takes them: runs of queries, and of the keys that each may see.
+
+    `queries` and `keys [runs + 1]` (int32) are where each begins, `most_queries` and `most_keys` the longest. The keys
+    lie at the flat positions `gathered`, None where those are just all up to `covered`, which no segment goes beyond.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    most_queries: int
+    most_keys: int
+    gathered: Tensor | None
+    covered: int
+
+
 @dataclass
 class Context:
     """What a pass tells every layer: the spans, the precision of products, the cache if one is kept.
@@ -82,6 +98,7 @@ class Context:
     recompute: bool = False
     _tiles: dict[int | None, list[Tiles]] = field(default_factory=dict)
     _places: tuple[Tensor, Tensor, Tensor] | None = None
+    _runs: Runs | None = None
     _empty: dict[int | None, Tensor] = field(default_factory=dict)
 
     def tiles(self, window: int | None) -> list[Tiles]:
@@ -110,6 +127,13 @@ class Context:
             self._places = queries, offsets, ranges
         return self._places
 
+    @property
+    def runs(self) -> Runs:
+        """The spans as `Runs`, those of one segment as one; the same for every layer, so made once."""
+        if self._runs is None:
+            self._runs = _runs(self.spans, self.device)
+        return self._runs
+
     def empty(self, cache: Cache, window: int | None, groups: int) -> Tensor:
         """What is added to the scores of a decoding step, `[rows · kv heads, 1, room]`.
 
@@ -130,6 +154,32 @@ def expected(packed: Context | None) -> Context:
     if packed is None:
         raise RuntimeError("this model was prepared for Tunesmith's engine; call engine.forward.forward(model, batch)")
     return packed
+
+
+def _runs(spans: Sequence[Span], device: torch.device) -> Runs:
+    whole: list[Span] = []
+    for span in spans:
+        # What goes on where the one before ended, and sees all that it saw, is the same segment gone on.
+        if whole and span.start == whole[-1].stop and _begins(span) == _begins(whole[-1]):
+            whole[-1] = Span(whole[-1].start, span.stop, span.keys)
+        else:
+            whole.append(span)
+    queries = [span.stop - span.start for span in whole]
+    keys = [sum(stop - start for start, stop in span.keys) for span in whole]
+    positions = np.concatenate([np.arange(start, stop) for span in whole for start, stop in span.keys])
+    covered = whole[-1].stop
+    plain = len(positions) == covered and bool((positions == np.arange(covered)).all())
+    gathered = None if plain else torch.from_numpy(positions).to(device)
+    return Runs(_ends(queries, device), _ends(keys, device), max(queries), max(keys), gathered, covered)
+
+
+def _ends(lengths: Sequence[int], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32)).to(device)
+
+
+def _begins(span: Span) -> tuple[object, ...]:
+    """The ranges of a span's keys without the last one's end."""
+    return (*span.keys[:-1], span.keys[-1][0])
 
 
 def _filled(count: int) -> int:
