@@ -17,7 +17,7 @@ import _peers
 
 RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("train_throughput", ()),
-    ("train_throughput", ("--method", "full", "--steps", "4")),
+    ("train_throughput", ("--method", "full", "--steps", "3")),
     ("generate_throughput", ()),
     ("generate_throughput", ("--rows", "1", "--no-identity")),
     ("generate_throughput", ("--rows", "1", "--no-identity", "--precision", "int8")),

@@ -7,7 +7,7 @@ its own, is warmed up on other prompts first, and counts as the median of three 
 runs in bfloat16; llama.cpp runs the Q4_1 file that the model comes as, all rows in slots of their own at once.
 `identical` counts rows whose tokens in float32 are those of Hugging Face in float32. `ours` and `peer` are new tokens a
 second beside Hugging Face in bfloat16. With `--precision int8`, for one or few rows, ours reads weights of 8 bits; what
-that loses is measured on 32 prompts.
+that loses is measured on 16 prompts.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def main() -> int:
         lines.append(f"in float32 {same} of {asked.rows} rows are token for token those of Hugging Face")
     more: dict[str, Any] = {"speeds": speeds, "identical": same, "rows": asked.rows}
     if asked.precision == "int8":
-        lost = more["lost"] = _peers.child(sys.executable, _peers.HERE / "_eighth.py", **prompts(16), new=asked.new)
+        lost = more["lost"] = _peers.child(sys.executable, _peers.HERE / "_eighth.py", **prompts(8), new=asked.new)
         lines.append(
             f"int8 beside bfloat16: KL {lost['kl']:.4f} nats a token, {lost['same']:.1%} of {lost['tokens']:,} greedy "
             "tokens stay the same"

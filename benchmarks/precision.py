@@ -1,4 +1,4 @@
-"""Does LoRA learn at bfloat16 products as in float32? The first steps of both on DialogSum, same seed, side by side.
+"""Does LoRA learn at bfloat16 products as in float32? The first steps of both on DialogSum, 4 rows each, same seed.
 
     .venv/bin/python benchmarks/precision.py [--steps 20] [--json]
 
@@ -34,6 +34,7 @@ def losses(precision: str, steps: int, rate: float) -> list[float]:
             "learning_rate": rate,
             "precision": precision,
             "max_steps": steps,
+            "per_device_train_batch_size": 4,
         }
     )
     project, examples = read_examples(project)

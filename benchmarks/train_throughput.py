@@ -1,6 +1,6 @@
 """Tokens a second and peak memory of fine-tuning on DialogSum, beside TRL and peft on the very same rows.
 
-    .venv/bin/python benchmarks/train_throughput.py [--method lora|full] [--steps 10] [--json]
+    .venv/bin/python benchmarks/train_throughput.py [--method lora|full] [--steps 5] [--json]
 
 SmolLM2-135M-Instruct, 8 rows a step, LoRA r=16 on all linear layers (or all weights). Every run has a process of its
 own; a figure is the median over its steps but the first. TRL runs with its defaults (`use_cpu=True`) and without
@@ -88,7 +88,7 @@ def main() -> int:
     """Run everything one after the other and print the table."""
     parser = _peers.parser(__doc__)
     parser.add_argument("--method", choices=["lora", "full"], default="lora")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=5)
     asked = parser.parse_args()
     if asked.ours:
         return _peers.as_child(asked, ours)

@@ -21,7 +21,7 @@ WAYS = {
     "spins 2,000 turns": {"GOMP_SPINCOUNT": "2000"},
     "never spins": {"GOMP_SPINCOUNT": "0"},
 }
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 25
 
 
 def steps() -> None:
