@@ -17,7 +17,7 @@ INLINE void weigh(const float *query, const element *keys, float *scores, int64_
             lanes left[TOGETHER] = {0}, right[TOGETHER] = {0};
             for (int64_t c = first; c < last; c++) {
                 const lanes one = widened(keys + c * room + at), two = widened(keys + c * room + at + LANES);
-                __builtin_prefetch(keys + (c + AHEAD) * room + at);
+                ASK_FOR(keys + (c + AHEAD) * room + at);
                 #pragma GCC unroll 4
                 for (int i = 0; i < heads; i++) {
                     left[i] += query[i * size + c] * one;
@@ -41,7 +41,7 @@ INLINE void blend(const float *weights, const element *values, element *out, int
         lanes sums[TOGETHER] = {0};
         for (int64_t i = at; i < end; i += LANES) {
             const lanes value = widened(values + c * room + i);
-            __builtin_prefetch(values + (c + AHEAD) * room + i);
+            ASK_FOR(values + (c + AHEAD) * room + i);
             #pragma GCC unroll 4
             for (int head = 0; head < heads; head++) {
                 lanes weight;

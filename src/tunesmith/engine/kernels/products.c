@@ -88,7 +88,7 @@ INLINE void panel(given of, element *out, int64_t outer, const int rows, const i
     int64_t k = 0;
     for (; k + STEP(bytes) <= inner; k += STEP(bytes), of.ahead += lines * LINE) {
         #pragma GCC unroll 4
-        for (int i = 0; i < lines; i++) __builtin_prefetch(of.ahead + i * LINE);
+        for (int i = 0; i < lines; i++) ASK_FOR(of.ahead + i * LINE);
         #pragma GCC unroll 4
         for (int i = 0; i < rows; i++) from[i] = taken(of.x + i * inner + k, bytes);
         #pragma GCC unroll 4
