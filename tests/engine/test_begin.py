@@ -43,7 +43,7 @@ def test_the_text_is_repeated_to_length(toy_model: Callable[..., Any]) -> None:
     method = choose("methods", "prefix", num_virtual_tokens=7, init_ids=TEXT)
     attach(prepared, method)
     found = method.module.state(prepared.model)["prompt_embeddings"]
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)  # one product, or one for each layer
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)  # one product, or one for each layer
 
 
 def test_noise_stays_noise_and_other_methods_are_attached_as_ever(toy_model: Callable[..., Any]) -> None:
