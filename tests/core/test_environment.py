@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import subprocess
 import sys
@@ -73,3 +74,13 @@ def test_our_own_work_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "process_time", lambda: next(own))
     monkeypatch.setattr("os.sysconf", lambda name: 100)
     assert environment.busy_cores(0.1) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_process_of_ours_looks_for_unreachable_objects_seldom() -> None:
+    before = gc.get_threshold()
+    try:
+        environment.collect_seldom()
+        assert gc.isenabled()
+        assert gc.get_threshold() == environment.COLLECT_AFTER
+    finally:
+        gc.set_threshold(*before)

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tunesmith.engine import attention, varlen
+from tunesmith.engine import attention, tiled, varlen
 from tunesmith.engine.packing import Segment
-from tunesmith.engine.tiled import TiledAttention
 from tunesmith.engine.tiles import Context, spans
 
 ALONE = (Segment(0, 40), Segment(40, 200), Segment(240, 7))
@@ -64,7 +63,7 @@ def test_segments_as_runs_give_what_products_give(
     upper[covered:] = 0
     both = (
         varlen.attention(joined, heads, packed, 0.25, window, reference),
-        TiledAttention.apply(joined, heads, packed, 0.25, window),
+        tiled.attention(joined, heads, packed, 0.25, window),
     )
     found = [(out.detach(), torch.autograd.grad(out, joined, upper)[0]) for out in both]
     for ours, products in zip(*found, strict=True):

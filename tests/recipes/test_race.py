@@ -100,6 +100,7 @@ def test_race_and_training_together_stay_within_the_time(seconds: float, look: f
     assert 0.8 * seconds < track.seconds + plan.steps + looks * track.seconds_of_a_look <= seconds
     assert 1 <= looks <= _race.MOST_VALIDATIONS
     assert looks == 1 or looks * track.seconds_of_a_look <= _race.VALIDATING * seconds
+    assert look or plan.steps > 0.6 * seconds
 
 
 def test_the_loss_is_followed_as_often_as_the_time_allows(run: Callable[..., Any]) -> None:

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from tunesmith.engine import native, varlen
+from tunesmith.engine import native, tiled, varlen
 from tunesmith.engine.cache import Cache
 from tunesmith.engine.native import Kernels
-from tunesmith.engine.tiled import TiledAttention, by_autograd
 from tunesmith.engine.tiles import Context, expected
 
 NAME = "tunesmith"
@@ -74,14 +73,12 @@ def attention(
         key, value = torch.split(joined.transpose(0, 1)[heads:], groups)
         cache.fill(layer, key, value, packed.dtype)
     if dropout or softcap is not None:
-        return by_autograd(joined, heads, packed, scale, window, softcap, dropout)
+        return tiled.by_autograd(joined, heads, packed, scale, window, softcap, dropout)
     if (flash := varlen.kernel_for(joined, heads, packed.dtype)) is not None:
         return varlen.attention(joined, heads, packed, scale, window, flash)
-    out: Tensor
-    if (kernels := native.of(joined.device, packed.dtype)) is not None:
-        out = _NativeAttention.apply(joined, heads, packed, scale, window, kernels)  # type: ignore[no-untyped-call]  # torch
-    else:
-        out = TiledAttention.apply(joined, heads, packed, scale, window)  # type: ignore[no-untyped-call]  # torch
+    if (kernels := native.of(joined.device, packed.dtype)) is None:
+        return tiled.attention(joined, heads, packed, scale, window)
+    out: Tensor = _NativeAttention.apply(joined, heads, packed, scale, window, kernels)  # type: ignore[no-untyped-call]  # torch
     return out
 
 

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from tunesmith.engine.tiles import Context, Tiles
 
 
-class TiledAttention(torch.autograd.Function):
+def attention(joined: Tensor, heads: int, packed: Context, scale: float, window: int | None) -> Tensor:
+    """As `engine.attention.attention`, of `joined [T, heads + 2 · kv heads, size]`: `[T, heads, size]`."""
+    out: Tensor = _TiledAttention.apply(joined, heads, packed, scale, window)  # type: ignore[no-untyped-call]  # of torch
+    return out
+
+
+class _TiledAttention(torch.autograd.Function):
     """All segments of one layer in one node of the graph: one save, no graph inside.
 
     softmax(Q Kᵀ · scale) V, and backward dV = Pᵀ dO, dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O)), dQ = dS K, dK = dSᵀ Q

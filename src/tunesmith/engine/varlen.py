@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from tunesmith.core.progress import say
+from tunesmith.engine import tiled
 from tunesmith.engine.packing import Segment
-from tunesmith.engine.tiled import TiledAttention
 from tunesmith.engine.tiles import Context, spans
 
 Kernel = Callable[..., Any]
@@ -79,17 +79,15 @@ def disagreement(kernel: Kernel, device: torch.device, heads: int, groups: int, 
     segments = (Segment(0, 40), Segment(40, 30, 0), Segment(70, 9, 1), Segment(79, 9, 0), Segment(88, 50))
     packed = Context(spans(segments), 192, torch.bfloat16, device)
     generator, scale = torch.Generator().manual_seed(0), size**-0.5
-    given = torch.randn(packed.total, heads + 2 * groups, size, generator=generator).to(device)
+    drawn = torch.randn(packed.total, heads + 2 * groups, size, generator=generator).to(device)
     upper = torch.randn(packed.total, heads, size, generator=generator).to(device)
 
     def apart(window: int | None) -> float:
         found: list[tuple[Tensor, Tensor]] = []
         for by_kernel in (True, False):
-            joined = given.clone().requires_grad_()
-            if by_kernel:
-                out: Any = attention(joined, heads, packed, scale, window, kernel)
-            else:
-                out = TiledAttention.apply(joined, heads, packed, scale, window)  # type: ignore[no-untyped-call]  # torch
+            joined = drawn.clone().requires_grad_()
+            given = joined, heads, packed, scale, window
+            out = attention(*given, kernel) if by_kernel else tiled.attention(*given)
             found.append((out.detach(), torch.autograd.grad(out.float(), joined, upper)[0]))
         return max(float((a.float() - b.float()).norm() / b.float().norm()) for a, b in zip(*found, strict=True))
 
